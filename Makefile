@@ -1,0 +1,47 @@
+# Thin: every target is one or two commands that work without make, too. See README.md for Windows.
+PYTHON ?= python3
+VENV   ?= .venv
+DATA   ?=
+BIN    := $(VENV)/bin
+# For machines where the package index serves a CUDA build of torch and you want the small one:
+#   make course PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_ARGS ?=
+
+.PHONY: course test env lab notebooks figures lint fixture bench clean help
+.DEFAULT_GOAL := help
+
+help:            ## show the targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST)
+
+course: env      ## run the whole course; DATA=<root> takes your own slides
+	$(BIN)/mil-tutorial course $(if $(DATA),--data "$(DATA)")
+
+test: env        ## run the tests, every notebook among them
+	$(BIN)/python -m pytest
+
+lab: env         ## open the course in JupyterLab
+	$(BIN)/jupyter lab notebooks/01-data-and-patch-labels.ipynb
+
+env: $(VENV)/.ready   ## make .venv with pinned versions
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, found " + sys.version.split()[0] + ". Give one: make course PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --progress-bar on -c constraints.txt $(PIP_ARGS) torch -e '.[course,test]'
+	@touch $@
+
+notebooks: env   ## build notebooks/*.ipynb from notebooks/scripts/*.py
+	$(BIN)/python tools/build_notebooks.py
+
+figures: env     ## draw the pictures of the README
+	$(BIN)/python tools/make_figures.py
+
+lint: env        ## ruff
+	$(BIN)/ruff check .
+
+fixture: env     ## draw all synthetic slides and compare them with what ships
+	$(BIN)/mil-tutorial fixture --all --verify
+
+clean:           ## remove what was built, not the drawn slides in the cache folder
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

@@ -1,0 +1,41 @@
+"""mil-tutorial: a hands-on course on Multiple Instance Learning for whole-slide images, and the tools it uses.
+
+Names are loaded when first used, so that work on slides and files does not wait for PyTorch.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "files": ("DataError",),
+    "geometry": ("Geometry",),
+    "data": ("DataRoot", "open_data"),
+    "slides": ("draw_heatmap", "open_slide", "read_canvas", "read_overview", "read_patch"),
+    "labels": ("PatchLabels", "label_patches", "label_patches_from_annotation", "read_asap_xml"),
+    "prepare": ("PrepareOptions", "prepare", "prepare_slide", "segment_tissue"),
+    "encoders": ("load_encoder",),
+    "bags": ("TridentWSIDataset", "bags_from_arrays", "build_adjacency"),
+    "collate": ("collate_fn", "collate_packed"),
+    "abmil": ("ABMIL", "MaxPool", "MeanPool"),
+    "training": ("History", "Predictions", "fit", "pick_device", "predict"),
+    "evaluation": ("bag_metrics", "choose_threshold", "patch_metrics"),
+    "froc": ("Lesions", "froc", "lesions_from_mask"),
+    "localization": ("attention_times_n", "find_detections", "read_detections", "scale_min_max", "scale_rank", "write_detections", "write_geojson"),
+    "style": ("show_images", "use_style"),
+    "viewer": ("view_heatmap",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'mil_tutorial' has no attribute {name!r}")
+    value = getattr(import_module(f"mil_tutorial.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,302 @@
+"""The command `mil-tutorial`: each step of the course from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mil_tutorial import __version__
+from mil_tutorial.files import DataError, written_whole
+
+
+def _course(args) -> int:
+    import os
+
+    from mil_tutorial.course import run_course, table
+    from mil_tutorial.data import VARIABLE
+
+    if args.data:
+        os.environ[VARIABLE] = str(Path(args.data).expanduser().resolve())
+    runs = run_course(args.out, args.only)
+    print(table(runs))
+    print(f"\nThe executed notebooks lie in {runs[0].copy.parent}")
+    return int(any(r.error for r in runs))
+
+
+def _fixture(args) -> int:
+    from mil_tutorial.fixture import fixture_root, tree
+
+    if args.build:
+        tree.build(workers=args.workers)
+        return 0
+    root = Path(args.out).resolve() if args.out else fixture_root()
+    names = args.slides or tree.ROSTER
+    for name in names:
+        try:
+            tree.plan_slide(name)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+    if args.all or args.slides:
+        tree.render_slides(root, names, args.workers)
+        print(f"{len(names)} synthetic slides with masks lie in {root}")
+    if args.verify:
+        differences = tree.verify(root, names, args.workers)
+        print(f"{len(differences)} slides: coordinates and labels equal the shipped ones, features differ by at most {max(differences.values()):.4f}")
+    if not (args.all or args.slides or args.verify):
+        tree.copy_shipped(root)
+        print(f"The fixture's data root is {root}\n{len(tree.ROSTER)} synthetic slides, drawn on demand; --all draws them now.")
+    return 0
+
+
+def _prepare(args) -> int:
+    from mil_tutorial.prepare import PrepareOptions, prepare
+
+    options = PrepareOptions(
+        mag=args.mag, patch_size=args.patch_size, overlap=args.overlap, patch_encoder=args.patch_encoder,
+        min_tissue_proportion=args.min_tissue_proportion, mpp=args.mpp, dtype=args.dtype,
+    )  # fmt: skip
+    counts = prepare(args.wsi_dir, args.job_dir, options)
+    print(f"{len(counts)} slides, {sum(counts.values())} patches; TRIDENT's layout in {Path(args.job_dir).resolve()}")
+    return 0
+
+
+def _labels(args) -> int:
+    from mil_tutorial.labels import label_folder
+
+    if args.patch_level != 0:
+        raise DataError(f"--patch_level {args.patch_level}: coordinates are level-0 pixels, so masks are counted at level 0. Leave the option out.")
+    done = label_folder(args.csv_path, args.masks_dir, args.coords_dir, args.save_dir, args.patch_size, args.tumor_value, args.threshold, args.halve)
+    tumor = sum(int((labels.label == 1).sum()) for labels in done.values())
+    print(f"{len(done)} slides labelled now, {tumor} tumour patches; files in {Path(args.save_dir).resolve()}")
+    return 0
+
+
+def _check(args) -> int:
+    from mil_tutorial.check import check_root, format_report
+
+    report = check_root(args.root, args.encoder)
+    print(json.dumps(report.as_dict(), indent=1) if args.json else format_report(report))
+    return int(report.spoiled)
+
+
+def _encoder_and_data(args):
+    from mil_tutorial.data import open_data
+
+    data = open_data(args.data)
+    encoder = args.encoder or (data.encoders or [None])[0]
+    if encoder is None:
+        raise DataError(f"{data.trident_dir}: no folder features_<encoder>. Run TRIDENT or `mil-tutorial prepare` first.")
+    return data, encoder
+
+
+def _dataset(data, encoder, which, keys=("X", "Y")):
+    from mil_tutorial.bags import TridentWSIDataset
+
+    names = data.split(which)["wsi_name"].tolist()
+    return TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=names, bag_keys=keys)
+
+
+def _loader(dataset, seed=None):
+    import torch
+
+    from mil_tutorial.collate import collate_fn
+
+    generator = torch.Generator().manual_seed(seed) if seed is not None else None
+    return torch.utils.data.DataLoader(dataset, batch_size=1, shuffle=seed is not None, generator=generator, collate_fn=collate_fn)
+
+
+def _train(args) -> int:
+    import torch
+    from sklearn.model_selection import train_test_split
+
+    from mil_tutorial.abmil import ABMIL
+    from mil_tutorial.evaluation import choose_threshold
+    from mil_tutorial.training import fit, predict
+
+    data, encoder = _encoder_and_data(args)
+    dataset = _dataset(data, encoder, "train")
+    labels = dataset.get_bag_labels()
+    try:
+        train, val = train_test_split(range(len(dataset)), test_size=0.2, random_state=args.seed, stratify=labels)
+    except ValueError as error:
+        raise DataError(f"{data.root / 'train.csv'}: cannot be split 80/20 with both classes on both sides ({error}). Add slides.") from error
+    dim = dataset[0]["X"].shape[1]
+    torch.manual_seed(args.seed)
+    model = ABMIL(dim, gated=args.gated)
+    val_loader = _loader(dataset.subset(val))
+    history = fit(model, _loader(dataset.subset(train), args.seed), val_loader, epochs=args.epochs, lr=args.lr, patience=args.patience)
+    validation = predict(model, val_loader)
+    threshold = choose_threshold(validation.Y, validation.prob)
+    state = {"model": model.cpu().state_dict(), "in_dim": dim, "gated": args.gated, "encoder": encoder, "threshold": threshold, "seed": args.seed}
+    with written_whole(args.out) as temporary:
+        torch.save(state, temporary)
+    print(f"best epoch {history.best_epoch + 1} of {len(history.val_loss)}, validation loss {history.val_loss[history.best_epoch]:.3f},"
+          f" threshold {threshold:.3f}; checkpoint {Path(args.out).resolve()}")  # fmt: skip
+    return 0
+
+
+def _load_checkpoint(path):
+    import pickle
+
+    import torch
+
+    from mil_tutorial.abmil import ABMIL
+
+    if not Path(path).is_file():
+        raise DataError(f"{path}: there is no such checkpoint. Make one with `mil-tutorial train`.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model = ABMIL(state["in_dim"], gated=state["gated"])
+        model.load_state_dict(state["model"])
+    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path}: is no checkpoint of `mil-tutorial train` ({str(error)[:160]}). Train again.") from error
+    return model, state
+
+
+def _evaluate(args) -> int:
+    from mil_tutorial.evaluation import bag_metrics
+    from mil_tutorial.training import predict
+
+    model, state = _load_checkpoint(args.checkpoint)
+    args.encoder = state["encoder"]
+    data, encoder = _encoder_and_data(args)
+    found = predict(model, _loader(_dataset(data, encoder, "test")))
+    metrics = bag_metrics(found.Y, found.prob, threshold=state["threshold"])
+    if args.json:
+        print(json.dumps({k: vars(v) for k, v in metrics.items()}, indent=1))
+    else:
+        print(f"{len(found.names)} test slides, threshold {state['threshold']:.3f} chosen on validation slides; 95 % intervals over slides")
+        print("\n".join(f"{name:>18}  {estimate}" for name, estimate in metrics.items()))
+    return 0
+
+
+def _localize(args) -> int:
+    import torch
+
+    from mil_tutorial.localization import attention_times_n, find_detections, write_detections, write_geojson
+    from mil_tutorial.viewer import view_heatmap
+
+    model, state = _load_checkpoint(args.checkpoint)
+    args.encoder = state["encoder"]
+    data, encoder = _encoder_and_data(args)
+    dataset = _dataset(data, encoder, "test")
+    names = args.slides or dataset.get_bag_names()
+    unknown = [n for n in names if n not in dataset.get_bag_names()]
+    if unknown:
+        raise DataError(f"{data.root / 'test.csv'}: no test slide {unknown[0]}. Choose one of its names.")
+    from tqdm.auto import tqdm
+
+    out = Path(args.out)
+    model.eval()
+    for name in tqdm(names, desc="Localizing", unit="slide"):
+        bag = dataset[dataset.get_bag_names().index(name)]
+        with torch.inference_mode():
+            logit, raw = model(bag["X"][None], return_att=True)
+        share = attention_times_n(raw[0].numpy())
+        patches = dataset.read_patches(name)
+        side = patches.geometry.patch_size_level0
+        probability = float(torch.sigmoid(logit)[0])
+        detections = find_detections(share * probability / len(share), patches.coords, side)
+        write_detections(out / "detections" / f"{name}.csv", detections)
+        write_geojson(out / "geojson" / f"{name}.geojson", patches.coords, side, {"attention x n": share, "raw attention": raw[0].numpy()})
+        if args.html:
+            view_heatmap(data.slide_path(name), patches.coords, side, {"attention x n": share, "raw attention": raw[0].numpy()},
+                         title=f"{name}: tumour probability {probability:.2f}", html=out / "html" / f"{name}.html")  # fmt: skip
+    print(f"{len(names)} slides: detections (CSV), patches for QuPath (GeoJSON){', viewers (HTML)' if args.html else ''} in {out.resolve()}")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(prog="mil-tutorial", description="Multiple Instance Learning for whole-slide images: the course's steps.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, function, text):
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        sub.set_defaults(function=function)
+        return sub
+
+    p = command("course", _course, "Execute the six notebooks and print what came out.")
+    p.add_argument("--data", help="your own data root instead of the synthetic slides")
+    p.add_argument("--out", default="build/notebooks", help="folder of the executed copies")
+    p.add_argument("--only", help="only notebooks whose name begins so, such as 03")
+
+    p = command("fixture", _fixture, "Draw the synthetic slides; without options, say where they lie.")
+    p.add_argument("slides", nargs="*", help="names of slides to draw, such as tumor_001")
+    p.add_argument("--all", action="store_true", help="draw all slides of the course")
+    p.add_argument("--verify", action="store_true", help="show that the shipped features come out of the slides again")
+    p.add_argument("--out", help="data root to draw into; by default the course's own, in the cache folder")
+    p.add_argument("--workers", type=int, help="processes; by default one for each core")
+    p.add_argument("--build", action="store_true", help="maintainers: make the shipped files anew")
+
+    p = command("prepare", _prepare, "From slides to features in TRIDENT's layout, on a CPU.")
+    p.add_argument("--wsi_dir", required=True, help="folder of slides")
+    p.add_argument("--job_dir", required=True, help="TRIDENT job folder to write")
+    p.add_argument("--mag", type=float, default=20, help="magnification of the patches")
+    p.add_argument("--patch_size", type=int, default=512, help="side of a patch in pixels at --mag")
+    p.add_argument("--overlap", type=int, default=0, help="pixels that neighbours share at --mag")
+    p.add_argument("--patch_encoder", default="efficientnet_lite0", help="efficientnet_lite0, or timm:<model>")
+    p.add_argument("--segmenter", choices=["otsu"], default="otsu", help="how tissue is found")
+    p.add_argument("--min_tissue_proportion", type=float, default=0.0, help="least share of tissue; 0 keeps what touches tissue")
+    p.add_argument("--mpp", type=float, help="µm per pixel at level 0, for slides that do not say it")
+    p.add_argument("--dtype", choices=["float16", "float32"], default="float32", help="type of the features")
+
+    p = command("labels", _labels, "Patch labels from tumour masks.")
+    p.add_argument("--csv_path", required=True, help="CSV with columns wsi_name, wsi_label")
+    p.add_argument("--masks_dir", required=True, help="folder of <slide>_mask.tif")
+    p.add_argument("--coords_dir", required=True, help="folder of <slide>_patches.h5")
+    p.add_argument("--save_dir", required=True, help="folder to write <slide>.h5 to")
+    p.add_argument("--patch_size", type=int, help="side of a patch in level-0 pixels; by default the coordinate file says it")
+    p.add_argument("--patch_level", type=int, default=0, help="level that the coordinates refer to; TRIDENT's refer to 0")
+    p.add_argument("--tumor_value", type=int, default=2, help="the masks' value for tumour")
+    p.add_argument("--threshold", type=float, default=0.5, help="a patch is tumour above this share")
+    p.add_argument("--halve", action=argparse.BooleanOptionalAction, default=True,
+                   help="on a tumour slide, halve the threshold until some patch is tumour, as the original tutorial does")  # fmt: skip
+
+    p = command("check", _check, "Say what is missing in a data root or does not fit. Exit code 1 if it would spoil training.")
+    p.add_argument("root", nargs="?", help="data root; by default $MIL_TUTORIAL_DATA or the synthetic slides")
+    p.add_argument("--encoder", help="whose features to check")
+    p.add_argument("--json", action="store_true", help="for programs")
+
+    p = command("train", _train, "Train ABMIL on the training slides.")
+    p.add_argument("--data", help="data root; by default $MIL_TUTORIAL_DATA or the synthetic slides")
+    p.add_argument("--encoder", help="whose features to use")
+    p.add_argument("--epochs", type=int, default=20)
+    p.add_argument("--lr", type=float, default=2e-4, help="learning rate")
+    p.add_argument("--patience", type=int, help="stop after this many epochs without improvement")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--gated", action="store_true", help="gated attention")
+    p.add_argument("--out", default="build/abmil.pt", help="checkpoint to write")
+
+    p = command("evaluate", _evaluate, "Score a checkpoint on the test slides.")
+    p.add_argument("--checkpoint", default="build/abmil.pt")
+    p.add_argument("--data", help="data root; by default $MIL_TUTORIAL_DATA or the synthetic slides")
+    p.add_argument("--json", action="store_true", help="for programs")
+
+    p = command("localize", _localize, "Write detections, GeoJSON for QuPath and viewers of test slides.")
+    p.add_argument("slides", nargs="*", help="test slides; all by default")
+    p.add_argument("--checkpoint", default="build/abmil.pt")
+    p.add_argument("--data", help="data root; by default $MIL_TUTORIAL_DATA or the synthetic slides")
+    p.add_argument("--out", default="build/localization", help="folder to write to")
+    p.add_argument("--html", action="store_true", help="also write a viewer page for each slide")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command. Exit code 0: done; 1: done, with bad news; 2: something to correct, said in one message."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.function(args)
+    except DataError as error:
+        print(f"mil-tutorial {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; what is written is whole, run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

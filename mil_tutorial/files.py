@@ -1,0 +1,43 @@
+"""Files that are whole or absent, and errors that say what to do.
+
+Every file of this package is written to a temporary name in the same folder and renamed when it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class DataError(Exception):
+    """Something is wrong with the user's files or options.
+
+    The message names the file, what was found, what was expected and what to do. The command line prints it without
+    a traceback and ends with exit code 2.
+    """
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a temporary path in the folder of `path`; rename it to `path` when the block ends without an error.
+
+    Source: the POSIX promise that `rename` inside one folder is atomic; `os.replace` keeps it on Windows.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path.parent}: the folder cannot be made ({error.strerror}). Choose a folder you may write to.") from error
+    temporary = path.with_name(f".{path.stem[:60]}.{os.getpid()}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or Path(error.filename) != temporary:
+            raise
+        raise DataError(f"{path}: cannot be written ({error.strerror}). Check the free space and your rights there.") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,111 @@
+"""Where patches lie: the one place that turns magnification, patch size and overlap into level-0 pixels.
+
+Level 0 is the full resolution of a slide. `mpp` is µm per pixel there. A "20x patch of 512 px" is a square whose side
+has `512 * level0_magnification / 20` level-0 pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mil_tutorial.files import DataError
+
+# Upper bound of µm per pixel for each nominal magnification, as TRIDENT 0.3.0 snaps them (measured from its output).
+_MAGNIFICATIONS = ((0.16, 80.0), (0.2, 60.0), (0.3, 40.0), (0.6, 20.0), (1.2, 10.0), (2.4, 5.0))
+
+
+def nominal_magnification(mpp: float) -> float:
+    """The objective that a pixel size stands for: 0.243 µm -> 40.
+
+    Raises:
+        ValueError: no common objective has such pixels.
+    """
+    for bound, magnification in _MAGNIFICATIONS:
+        if 0 < mpp < bound:
+            return magnification
+    raise ValueError(f"{mpp} µm per pixel fits no magnification between 5x and 80x.")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The patch grid of one slide.
+
+    Attributes:
+        patch_size: side of a patch in pixels at the target magnification.
+        overlap: pixels that neighbours share, at the target magnification.
+        target_magnification, level0_magnification: nominal, such as 20 and 40.
+        width, height: size of the slide in level-0 pixels.
+        patch_size_level0: side of a patch in level-0 pixels.
+    """
+
+    patch_size: int
+    overlap: int
+    target_magnification: float
+    level0_magnification: float
+    width: int
+    height: int
+    patch_size_level0: int
+
+    @classmethod
+    def for_slide(cls, *, mpp: float, width: int, height: int, magnification: float, patch_size: int, overlap: int = 0) -> Geometry:
+        """The grid of a slide at a magnification.
+
+        Raises:
+            ValueError: the slide has less magnification than asked for, or the overlap is not smaller than the patch.
+        """
+        level0 = nominal_magnification(mpp)
+        if magnification > level0:
+            raise ValueError(f"the slide is {level0:g}x ({mpp} µm per pixel), patches at {magnification:g}x were asked for.")
+        if not 0 <= overlap < patch_size:
+            raise ValueError(f"the overlap of {overlap} px must be at least 0 and less than the patch size {patch_size} px.")
+        side = int(patch_size * level0 / magnification)
+        return cls(patch_size, overlap, float(magnification), level0, width, height, side)
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping, path: Path) -> Geometry:
+        """The grid as the attributes of a TRIDENT `coords` dataset tell it; integers and floats are both fine.
+
+        Raises:
+            DataError: an attribute is missing.
+        """
+        names = ("patch_size", "overlap", "target_magnification", "level0_magnification", "level0_width", "level0_height", "patch_size_level0")
+        missing = [n for n in names if n not in attributes]
+        if missing:
+            raise DataError(
+                f"{path}: dataset 'coords' lacks the attributes {', '.join(missing)}. Expected the patch geometry that TRIDENT"
+                " writes. Make the coordinates again with TRIDENT >= 0.2 or `mil-tutorial prepare`."
+            )
+        v = {n: float(attributes[n]) for n in names}
+        return cls(
+            int(v["patch_size"]), int(v["overlap"]), v["target_magnification"], v["level0_magnification"],
+            int(v["level0_width"]), int(v["level0_height"]), int(v["patch_size_level0"]),
+        )  # fmt: skip
+
+    @property
+    def step_level0(self) -> int:
+        """Distance between neighbouring patches in level-0 pixels."""
+        return max(1, int((self.patch_size - self.overlap) * self.level0_magnification / self.target_magnification))
+
+    def grid(self) -> np.ndarray:
+        """Top-left corners of all places of the grid, row by row: int64 (k, 2) x, y in level-0 pixels.
+
+        The grid starts at (0, 0); patches at the right and lower border reach past the slide.
+        """
+        x = np.arange(0, self.width, self.step_level0, dtype=np.int64)
+        y = np.arange(0, self.height, self.step_level0, dtype=np.int64)
+        return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+
+    def cells(self, coords: np.ndarray) -> np.ndarray:
+        """Grid places of patches: int64 (n, 2) column, row, counted from the first occupied column and row."""
+        return grid_cells(coords, self.step_level0)
+
+
+def grid_cells(coords: np.ndarray, step_level0: int) -> np.ndarray:
+    """Column and row of each patch, int64 (n, 2), from 0; `coords` (n, 2) are x, y in level-0 pixels."""
+    coords = np.asarray(coords, np.int64).reshape(-1, 2)
+    cells = np.round(coords / step_level0).astype(np.int64)
+    return cells - cells.min(0) if len(cells) else cells

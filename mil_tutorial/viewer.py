@@ -1,0 +1,127 @@
+"""An interactive view of one slide and its patch scores, for notebooks and for pages that open without a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from mil_tutorial.files import written_whole
+from mil_tutorial.slides import open_slide, read_overview
+
+PALETTE = "Viridis256"  # readable for colour-blind readers, and in grey
+
+
+def _image(rgb: np.ndarray) -> np.ndarray:
+    """RGB (h, w, 3) as the upside-down uint32 RGBA that Bokeh draws."""
+    rgba = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
+    return np.ascontiguousarray(np.ascontiguousarray(rgba).view(np.uint32).reshape(rgb.shape[:2])[::-1])
+
+
+def build_view(
+    slide, coords: np.ndarray, patch_size_level0: int, scores: Mapping[str, np.ndarray], labels: np.ndarray | None = None,
+    title: str = "", width_px: int = 1400,
+):  # fmt: skip
+    """Build the Bokeh layout; see `view_heatmap`."""
+    from bokeh.layouts import column, row
+    from bokeh.models import ColorBar, ColumnDataSource, CustomJS, HoverTool, LinearColorMapper, Range1d, Select, Slider
+    from bokeh.plotting import figure
+
+    coords = np.asarray(coords, np.int64).reshape(-1, 2)
+    scores = {str(k): np.asarray(v, np.float64) for k, v in scores.items()}
+    for key, values in scores.items():
+        if len(values) != len(coords) or not np.isfinite(values).all():
+            raise ValueError(f"scores {key!r}: {len(values)} values for {len(coords)} patches, all must be finite.")
+    if not scores:
+        raise ValueError("no scores to show. Give at least one, such as {'attention': values}.")
+    if isinstance(slide, (str, os.PathLike)):
+        with open_slide(slide) as opened:
+            width, height = opened.dimensions
+            overview = read_overview(opened, max(1, max(width, height) / width_px), slide)
+    else:
+        width, height = slide.dimensions
+        overview = read_overview(slide, max(1, max(width, height) / width_px))
+    first = next(iter(scores))
+    names = {-1: "unknown", 0: "normal", 1: "tumour"}
+    truth = np.full(len(coords), -1) if labels is None else np.asarray(labels)
+    source = ColumnDataSource({
+        "x": coords[:, 0] + patch_size_level0 / 2, "y": coords[:, 1] + patch_size_level0 / 2,
+        "left": coords[:, 0], "top": coords[:, 1], "number": np.arange(len(coords)),
+        "score": scores[first], "alpha": np.full(len(coords), 0.55),
+        "truth": [names[int(t)] for t in truth], "truth_alpha": np.where(truth == 1, 0.55, 0.0),
+        **{f"score {k}": v for k, v in scores.items()},
+    })  # fmt: skip
+    mapper = LinearColorMapper(palette=PALETTE, low=float(scores[first].min()), high=float(max(scores[first].max(), scores[first].min() + 1e-9)))
+    x_range, y_range = Range1d(0, width, bounds=(-width, 2 * width)), Range1d(height, 0)
+    panels = [("Slide", None)] + ([("Ground truth", "truth")] if labels is not None else []) + [("Scores", "score")]
+    plots, side = [], 1 if len(panels) < 3 else 0
+    for heading, kind in panels:
+        w = (470, 330)[1 - side]
+        plot = figure(width=w, height=int(w * height / width) + 70, x_range=x_range, y_range=y_range, title=heading,
+                      tools="pan,wheel_zoom,reset,save", active_scroll="wheel_zoom", match_aspect=True, output_backend="canvas")  # fmt: skip
+        plot.image_rgba([_image(overview)], x=0, y=height, dw=width, dh=height)
+        box = {"x": "x", "y": "y", "width": patch_size_level0, "height": patch_size_level0, "source": source}
+        if kind == "truth":
+            squares = plot.rect(**box, fill_color="#d62728", fill_alpha="truth_alpha", line_color=None)
+        elif kind == "score":
+            squares = plot.rect(**box, fill_color={"field": "score", "transform": mapper}, fill_alpha="alpha", line_color=None)
+            bar = ColorBar(color_mapper=mapper, title=first, location=(0, 0), orientation="horizontal", height=8)
+            plot.add_layout(bar, "below")
+        else:
+            squares = plot.rect(**box, fill_alpha=0, line_color=None)
+        tips = [("patch", "@number"), ("level-0 x, y", "@left, @top"), ("score", "@score{0.000}"), ("label", "@truth")]
+        plot.add_tools(HoverTool(renderers=[squares], tooltips=tips))
+        plot.xaxis.visible = plot.yaxis.visible = False
+        plot.grid.visible = False
+        plots.append(plot)
+    lows = {k: float(v.min()) for k, v in scores.items()}
+    highs = {k: float(max(v.max(), v.min() + 1e-9)) for k, v in scores.items()}
+    menu = Select(title="Score", value=first, options=list(scores), width=200)
+    opacity = Slider(title="Opacity", start=0, end=1, step=0.05, value=0.55, width=200)
+    threshold = Slider(title="Show scores from (share of the range)", start=0, end=1, step=0.02, value=0, width=240)
+    update = CustomJS(args={"source": source, "mapper": mapper, "menu": menu, "opacity": opacity, "threshold": threshold,
+                            "bar": bar, "lows": lows, "highs": highs}, code="""
+        const key = menu.value, d = source.data, chosen = d['score ' + key];
+        const low = lows[key], high = highs[key], least = low + threshold.value * (high - low);
+        mapper.low = low; mapper.high = high; bar.title = key;
+        d['score'] = chosen;
+        d['alpha'] = Array.from(chosen, v => v >= least ? opacity.value : 0);
+        source.change.emit();
+    """)  # fmt: skip
+    for control in (menu, opacity, threshold):
+        control.js_on_change("value", update)
+    controls = row(menu, opacity, threshold)
+    return column(controls, row(*plots), name=title or "heatmap")
+
+
+def view_heatmap(
+    slide, coords: np.ndarray, patch_size_level0: int, scores: Mapping[str, np.ndarray], labels: np.ndarray | None = None,
+    title: str = "", html: str | os.PathLike | None = None,
+):  # fmt: skip
+    """Show slide, ground truth and patch scores side by side, with linked pan and zoom.
+
+    Args:
+        slide: an open slide or its path.
+        coords: (n, 2) x, y of the patches in level-0 pixels.
+        patch_size_level0: side of a patch.
+        scores: name -> (n,) finite values; the first is shown, a menu changes it.
+        labels: (n,) 1 tumour, 0 normal, -1 unknown.
+        title: of the page.
+        html: write one self-contained file there that opens without a network; else show in the notebook.
+
+    Raises:
+        ValueError: no scores, or scores of another length, NaN or infinite.
+    """
+    from bokeh.embed import file_html
+    from bokeh.io import output_notebook, show
+    from bokeh.resources import INLINE
+
+    view = build_view(slide, coords, patch_size_level0, scores, labels, title)
+    if html is not None:
+        page = file_html(view, INLINE, title or "Heatmap")
+        with written_whole(html) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        return
+    output_notebook(INLINE, hide_banner=True)
+    show(view)

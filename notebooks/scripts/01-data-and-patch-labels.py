@@ -1,0 +1,463 @@
+# %% [markdown]
+# # 1 · Data and patch labels
+#
+# **Course: Multiple Instance Learning for whole-slide images** · notebook 1 of 6
+#
+# | | |
+# |---|---|
+# | **You will be able to** | open a whole-slide image · find the tissue · cut it into patches · give each patch a label from a tumour mask |
+# | **You need** | Python and NumPy (necessary) · a first idea of what a microscope slide is (helpful) |
+# | **Time** | about 35 minutes to read and do; it runs in well under a minute on two CPU cores |
+# | **Data** | synthetic slides, drawn by a program. They behave like CAMELYON16, but no patient stands behind them |
+#
+# This course rebuilds and extends the tutorial
+# [*Multiple Instance Learning for Histopathology: An Introduction to torchmil*](https://github.com/Franblueee/rise-miccai-tutorial)
+# by Francisco M. Castro-Macías. Set `MIL_TUTORIAL_DATA` to a folder with the real CAMELYON16, and the same cells run on it.
+
+# %% tags=["setup"]
+# Set-up, the same in all six notebooks. It does nothing where the course is installed.
+# On Colab it installs what is missing and leaves torch and numpy as they are.
+import importlib.util
+
+if importlib.util.find_spec("mil_tutorial") is None:
+    import subprocess
+    import sys
+
+    source = "mil-tutorial[notebook] @ git+https://github.com/mil-tutorial/mil-tutorial"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+from mil_tutorial import use_style
+
+use_style()
+
+# %% [markdown]
+# ## A slide, and where the tumour is
+#
+# Here is what you will have made at the end of this notebook: a slide, and the patches of it that hold tumour.
+# First we open the data. With nothing set, `open_data()` gives the synthetic slides. Each is drawn when it is first asked for.
+
+# %%
+import h5py
+import numpy as np
+import matplotlib.pyplot as plt
+
+from mil_tutorial import open_data, open_slide, read_overview, show_images
+
+data = open_data()
+print("data root:", data.root.name, "- synthetic slides" if data.synthetic else "")
+data.labels["wsi_label"].value_counts().rename({0: "normal slides", 1: "tumour slides"})
+
+# %% [markdown]
+# We take a test slide with tumour. Which one does not matter; we choose the one with the most tumour patches.
+
+# %%
+def count_tumor_patches(name):
+    with h5py.File(data.trident_dir / "patch_labels" / f"{name}.h5") as file:
+        return int((file["patch_labels"][:] == 1).sum())
+
+
+test = data.split("test")
+tumor_slides = test.loc[test["wsi_label"] == 1, "wsi_name"]
+wsi_name = max(tumor_slides, key=count_tumor_patches)
+slide_path = data.slide_path(wsi_name)
+slide = open_slide(slide_path)
+
+overview = read_overview(slide, downsample=max(slide.dimensions) / 900)
+show_images([overview], [f"{wsi_name}: a lymph node{' (synthetic)' if data.synthetic else ''}"], width=9)
+plt.show()
+
+# %% [markdown]
+# *What to see: a lymph node, about 2 mm long. The blue-purple mass is lymphocytes, each about 7 µm wide. Pink is connective
+# tissue. White is glass. Somewhere in there may be a metastasis: cells of a breast cancer that came with the lymph.*
+#
+# ## A slide is a pyramid
+#
+# A slide file holds the same picture several times, each half as large as the one before. **Level 0** is the full
+# resolution. The others are there so that you can look at the whole without reading a billion pixels.
+
+# %%
+for level, ((width, height), factor) in enumerate(zip(slide.level_dimensions, slide.level_downsamples)):
+    print(f"level {level}: {width:6d} x {height:5d} pixels   1 pixel = {factor:3.0f} x {factor:.0f} pixels of level 0")
+
+# %%
+# The same 200 x 200 pixels, read at four levels around one point of tumour or tissue.
+with h5py.File(data.trident_dir / "patches" / f"{wsi_name}_patches.h5") as file:
+    coords = file["coords"][:]
+    attributes = dict(file["coords"].attrs)
+with h5py.File(data.trident_dir / "patch_labels" / f"{wsi_name}.h5") as file:
+    patch_labels = file["patch_labels"][:]
+
+center = coords[np.flatnonzero(patch_labels == 1)[0]] + int(attributes["patch_size_level0"]) // 2
+views, titles = [], []
+for level in [0, 1, 2, 3]:
+    factor = slide.level_downsamples[level]
+    corner = (center - 100 * factor).astype(int)
+    views.append(np.array(slide.read_region(tuple(corner.tolist()), level, (200, 200)))[:, :, :3])
+    titles.append(f"level {level}: {200 * factor:.0f} pixels wide")
+show_images(views, titles)
+plt.show()
+
+# %% [markdown]
+# *What to see: from left to right you step back from the microscope. On the left single nuclei; on the right the tissue's
+# pattern. Note that `read_region` wants the corner in level-0 pixels, whatever the level. Many errors begin there.*
+#
+# ## How large is a pixel?
+#
+# Files say it in **µm per pixel** (mpp). People say it as **magnification**: about 0.25 µm is called 40x, about 0.5 µm 20x.
+# So a patch of 512 pixels at 20x covers as many pixels of a 40x slide as the next cell prints.
+
+# %%
+mpp = float(slide.properties["openslide.mpp-x"])
+level0_magnification, target_magnification, patch_size = 40, 20, 512
+patch_size_level0 = patch_size * level0_magnification // target_magnification
+print(f"{mpp:.3f} µm per pixel at level 0")
+print(f"a patch of {patch_size} px at {target_magnification}x = {patch_size_level0} px at level 0 = {patch_size_level0 * mpp:.0f} µm")
+assert patch_size_level0 == int(attributes["patch_size_level0"]), "the file says something else: trust the file"
+
+# %% [markdown]
+# Patch sizes, magnification and slide size stand in the attributes of the coordinate file. From here on we ask the file
+# and never type them in. A wrong guess here shifts every heatmap later.
+#
+# ## Find the tissue
+#
+# Most of a slide is empty glass. Tissue is stained, so it has colour; glass is grey. The **saturation** of a pixel says how
+# much colour it has. Otsu's method finds the threshold that best parts the two groups.
+
+# %%
+import cv2
+
+small = read_overview(slide, downsample=8 / mpp)  # 8 µm per pixel is enough for outlines
+saturation = cv2.cvtColor(cv2.medianBlur(small, 5), cv2.COLOR_RGB2HSV)[:, :, 1]
+threshold, by_hand = cv2.threshold(saturation, 0, 1, cv2.THRESH_OTSU)
+print(f"Otsu's threshold: {threshold:.0f} of 255; {by_hand.mean():.0%} of the slide is above it")
+
+# %%
+from mil_tutorial import segment_tissue
+
+tissue = segment_tissue(small)  # the same idea, and it fills holes and drops specks
+show_images([small, saturation, by_hand, tissue], ["slide", "saturation", "above Otsu's threshold", "segment_tissue"])
+plt.show()
+
+# %% [markdown]
+# *What to see: the third picture has small holes where tissue is pale. The fourth, from the package, has closed them.*
+#
+# ## Cut it into patches
+#
+# A grid starts at the slide's corner. Every square that touches tissue is kept. That is all.
+
+# %%
+factor = slide.dimensions[0] / tissue.shape[1]
+grid = [(x, y) for y in range(0, slide.dimensions[1], patch_size_level0) for x in range(0, slide.dimensions[0], patch_size_level0)]
+
+
+def touches_tissue(x, y):
+    x0, y0 = int(x / factor), int(y / factor)
+    x1, y1 = int(np.ceil((x + patch_size_level0) / factor)), int(np.ceil((y + patch_size_level0) / factor))
+    return tissue[y0:y1, x0:x1].any()
+
+
+kept = np.array([corner for corner in grid if touches_tissue(*corner)])
+print(f"{len(grid)} places in the grid, {len(kept)} touch tissue, {len(coords)} are in the file")
+
+# %%
+axes = show_images([small], [f"{len(kept)} patches of {patch_size_level0} level-0 pixels"], width=9)
+for x, y in kept / factor:
+    axes[0].add_patch(plt.Rectangle((x, y), patch_size_level0 / factor, patch_size_level0 / factor, fill=False, ec="black", lw=0.8))
+plt.show()
+
+# %% [markdown]
+# *What to see: the squares cover the tissue and leave out the glass. Squares at the right and lower edge may reach past the slide.*
+#
+# A check that you can see: on the synthetic slides our hand-made grid gives the very patches of the file.
+
+# %%
+same = {tuple(c) for c in kept.tolist()} == {tuple(c) for c in coords.tolist()}
+print("our patches and the file's are the same:", same)
+if data.synthetic:
+    assert same
+
+# %% [markdown]
+# ## TRIDENT does this for hundreds of slides
+#
+# For real work [TRIDENT](https://github.com/mahmoodlab/TRIDENT) finds tissue, cuts patches and computes features with a
+# foundation model such as CONCH v1.5. It wants a GPU, and an account for the model's weights:
+#
+# ```bash
+# python run_batch_of_slides.py --task all --wsi_dir CAMELYON16/images --job_dir CAMELYON16/trident_processed \
+#     --patch_encoder conch_v15 --mag 20 --patch_size 512
+# ```
+#
+# Our own command takes the same options. It uses a small encoder that fits on a laptop, and writes the same files:
+#
+# ```bash
+# mil-tutorial prepare --wsi_dir images --job_dir trident_processed --mag 20 --patch_size 512
+# ```
+#
+# This is the tree that both write. `patch_labels` is added later in this notebook.
+
+# %%
+print(data.trident_dir.parent.name + "/")
+print("└──", data.trident_dir.name + "/")
+for folder in sorted(p for p in data.trident_dir.iterdir() if p.is_dir()):
+    files = sorted(p.name for p in folder.glob("*.h5"))
+    print(f"    ├── {folder.name}/   {files[0]}, {files[1]}, … ({len(files)} files)")
+
+# %%
+print("coords:", coords.shape, coords.dtype, "- x and y of each patch's top-left corner, in level-0 pixels")
+for key, value in sorted(attributes.items()):
+    print(f"  {key:22s} {value}")
+
+# %% [markdown]
+# The first five patches, read at full resolution, with the label that we will give them below:
+
+# %%
+from mil_tutorial import read_patch
+
+first = [read_patch(slide, x, y, patch_size_level0, px=256) for x, y in coords[:5].tolist()]
+show_images(first, [f"x={x}, y={y}\nlabel {label}" for (x, y), label in zip(coords[:5].tolist(), patch_labels[:5])], width=14)
+plt.show()
+
+# %% [markdown]
+# *What to see: five neighbours at the upper edge of the tissue.*
+#
+# ## Labels from the mask
+#
+# A pathologist drew around the tumour. From the drawing comes a **mask**, a picture of the slide's size with
+# 0 for background, 1 for tissue, 2 for tumour. A patch's **tumour share** is the part of its pixels with value 2.
+# If the share is larger than one half, the patch gets label 1.
+#
+# > **Predict:** a patch lies half in, half out of a metastasis. Would you call it tumour? What would a model see in it?
+#
+# By hand, for three patches, counting every pixel of level 0:
+
+# %%
+mask = open_slide(data.mask_path(wsi_name))
+
+
+def tumor_share(x, y):
+    values = np.array(mask.read_region((x, y), 0, (patch_size_level0, patch_size_level0)))[:, :, 0]
+    return (values == 2).mean()
+
+
+some = coords[np.linspace(0, len(coords) - 1, 3).astype(int)].tolist()
+for x, y in some:
+    print(f"patch at x={x:6d}, y={y:6d}: tumour share {tumor_share(x, y):.3f}")
+
+# %%
+from mil_tutorial import label_patches
+
+labels = label_patches(data.mask_path(wsi_name), coords, patch_size_level0, tumor_value=2, threshold=0.5)
+by_hand = np.array([tumor_share(x, y) for x, y in some], np.float32)
+where = [coords.tolist().index(corner) for corner in some]
+assert np.allclose(labels.fraction[where], by_hand), "the package must count the same pixels"
+print(f"{(labels.label == 1).sum()} of {len(coords)} patches are tumour")
+
+# %%
+order = np.argsort(labels.fraction)
+fig, ax = plt.subplots(figsize=(8, 2.8))
+ax.bar(range(len(order)), labels.fraction[order], color=np.where(labels.label[order] == 1, "#D55E00", "#0072B2"))
+ax.axhline(labels.threshold, color="black", lw=1, ls="--")
+ax.set(xlabel="patches, sorted", ylabel="tumour share", title="Most patches are clear; the border of the tumour is not")
+plt.show()
+
+# %% [markdown]
+# *What to see: orange bars are patches with label 1, above the dashed threshold. Between 0 and 1 lie the patches on the
+# tumour's border: for them any label is partly wrong.*
+#
+# ### When no patch is more than half tumour
+#
+# The smallest metastases, isolated tumour cells, are shorter than 0.2 mm, and a patch is wider than that. Then no patch
+# reaches one half. The original tutorial halves the threshold until some patch is positive. Ours does it if asked, and
+# says so. On slides that were annotated only in part, a patch outside the drawing is **unknown**, -1, and not 0.
+
+# %%
+counts = {}
+for name in tumor_slides:
+    with h5py.File(data.trident_dir / "patch_labels" / f"{name}.h5") as file:
+        used = file["patch_labels"].attrs.get("threshold", 0.5)
+        counts[name] = (int((file["patch_labels"][:] == 1).sum()), float(used))
+halved = {name: value for name, value in counts.items() if value[1] < 0.5}
+print(f"{len(halved)} of {len(counts)} tumour slides of the test set needed a lower threshold:")
+for name, (n, used) in halved.items():
+    print(f"  {name}: {n} tumour patches at a threshold of {used:.4f}")
+
+# %% [markdown]
+# For a whole folder there is a command. It takes the options of the original script:
+#
+# ```bash
+# mil-tutorial labels --csv_path wsi_labels.csv --masks_dir masks --coords_dir trident_processed/20x_512px_0px_overlap/patches \
+#     --save_dir trident_processed/20x_512px_0px_overlap/patch_labels
+# ```
+#
+# ## The whole slide on a canvas
+#
+# To see all patches at once we make each of them 50 pixels small and lay it at its row and column. The slow way reads
+# every patch at full resolution. We do it for eight patches only, and take the time.
+
+# %%
+import time
+
+start = time.perf_counter()
+slow = []
+for x, y in coords[:8].tolist():
+    patch = np.array(slide.read_region((x, y), 0, (patch_size_level0, patch_size_level0)))[:, :, :3]
+    slow.append(cv2.resize(patch, (50, 50), interpolation=cv2.INTER_AREA))
+seconds_slow = (time.perf_counter() - start) / 8
+
+# %%
+from mil_tutorial import draw_heatmap, read_canvas
+
+start = time.perf_counter()
+canvas, rows, columns = read_canvas(slide, coords, patch_size_level0, px=50)
+seconds_fast = (time.perf_counter() - start) / len(coords)
+
+fast = [canvas[r * 50 : r * 50 + 50, c * 50 : c * 50 + 50] for r, c in zip(rows[:8], columns[:8])]
+difference = np.abs(np.array(slow, int) - np.array(fast, int)).mean()
+print(f"per patch: {seconds_slow * 1000:.1f} ms at level 0, {seconds_fast * 1000:.1f} ms from the level that fits")
+print(f"mean difference of a pixel: {difference:.1f} of 255")
+assert difference < 6
+
+# %% [markdown]
+# The fast way reads from a level of the pyramid whose pixels are only a little smaller than we need. Someone has averaged
+# them already. Now the same canvas with the labels on top:
+
+# %%
+overlay = draw_heatmap(canvas, (labels.label == 1).astype(float), rows, columns, px=50)
+show_images([canvas, overlay], [wsi_name, "patch labels: red tumour, green normal"], width=13)
+plt.show()
+
+# %% [markdown]
+# *What to see: red squares lie on the tumour, green ones elsewhere. The colours are those of the original; from notebook 6
+# on we use maps that colour-blind readers can tell apart.*
+#
+# ## In torchmil
+#
+# torchmil has the same two functions. Same input, same picture:
+
+# %%
+from torchmil.visualize import draw_heatmap_wsi, patches_to_canvas
+
+patches = [read_patch(slide, x, y, patch_size_level0, px=50) for x, y in coords.tolist()]
+their_canvas = patches_to_canvas(patches, rows, columns, 50)
+their_overlay = draw_heatmap_wsi(their_canvas, (labels.label == 1).astype(float), 50, rows, columns)
+assert np.array_equal(their_canvas, canvas)
+assert np.abs(their_overlay.astype(int) - overlay.astype(int)).max() <= 2  # their colours have more digits
+print("torchmil's canvas is ours, pixel for pixel; its overlay differs by at most 2 of 255")
+
+# %% [markdown]
+# ## From a patch to a feature vector
+#
+# A model does not see pixels. A **patch encoder**, a network trained before on other images, turns each patch into a
+# vector. Ours is EfficientNet-Lite0 with ImageNet weights: small, free, and it has never seen a lymph node. A foundation
+# model for pathology does much better on real slides.
+
+# %%
+if "efficientnet_lite0" in data.encoders:
+    from mil_tutorial import load_encoder
+
+    encoder = load_encoder()
+    pictures = np.stack([read_patch(slide, x, y, patch_size_level0, px=encoder.px) for x, y in coords[:5].tolist()])
+    features = encoder.encode(pictures)
+    with h5py.File(data.trident_dir / "features_efficientnet_lite0" / f"{wsi_name}.h5") as file:
+        stored = file["features"][:5].astype(np.float32)
+    print("patches", pictures.shape, "-> features", features.shape)
+    print(f"largest difference to the stored features: {np.abs(features - stored).max():.4f}")
+    assert np.abs(features - stored).max() < 0.02
+
+# %% [markdown]
+# ## What can go wrong
+#
+# - **No microns per pixel in the file.** Then nobody knows the magnification. Our tools stop and ask for `--mpp`.
+# - **A mask with other values.** Converted masks use 1 or 255 for tumour. That is why the tumour value is always said.
+# - **A wrong name.** Errors should help. Here is one, met on purpose:
+
+# %%
+from mil_tutorial import DataError
+
+try:
+    open_slide(data.root / "images" / "no_such_slide.tif")
+except DataError as error:
+    print(str(error).replace(str(data.root), "<data root>"))
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise 1 (★).** How wide is one patch of this slide in millimetres?
+#
+# <details><summary>Hint</summary>A pixel of level 0 is <code>mpp</code> µm wide, and a patch has <code>patch_size_level0</code> of them.</details>
+
+# %% tags=["exercise"]
+width_mm = None  # write your answer here: a formula, not a number
+
+# %% tags=["check"]
+def check_width(value):
+    if value is None:
+        return "Not yet: replace None by a formula with mpp and patch_size_level0."
+    if abs(value - patch_size_level0 * mpp / 1000) < 1e-6:
+        return "Right."
+    return f"Not yet: {value} is not it. Is it in millimetres? 1 mm = 1000 µm."
+
+
+print(check_width(width_mm))
+
+# %% tags=["solution"]
+# @title Solution of exercise 1
+width_mm = patch_size_level0 * mpp / 1000
+assert check_width(width_mm) == "Right.", check_width(width_mm)
+print(f"{width_mm:.3f} mm")
+
+# %% [markdown]
+# **Exercise 2 (★★).** Write `patches_above(fraction, threshold)`: how many patches have a tumour share larger than the threshold?
+# Then see how the number falls as the threshold grows.
+#
+# <details><summary>Hint</summary>Comparing an array with a number gives an array of True and False, and True counts as 1 in a sum.</details>
+
+# %% tags=["exercise"]
+def patches_above(fraction, threshold):
+    ...  # write your code here
+
+# %% tags=["check"]
+def check_patches_above(function):
+    given = np.array([0.0, 0.2, 0.5, 0.51, 1.0])
+    for threshold, right in [(0.5, 2), (0.0, 4), (1.0, 0)]:
+        answer = function(given, threshold)
+        if answer is None:
+            return "Not yet: the function returns nothing."
+        if answer != right:
+            return f"Not yet: for shares {given.tolist()} and threshold {threshold} it gives {answer}, expected {right}. Larger, not equal."
+    return "Right."
+
+
+print(check_patches_above(patches_above))
+
+# %% tags=["solution"]
+# @title Solution of exercise 2
+def patches_above(fraction, threshold):
+    return int((fraction > threshold).sum())
+
+
+assert check_patches_above(patches_above) == "Right.", check_patches_above(patches_above)
+for threshold in [0.05, 0.25, 0.5, 0.75, 0.95]:
+    print(f"threshold {threshold:.2f}: {patches_above(labels.fraction, threshold)} tumour patches")
+
+# %% [markdown]
+# ## Recap
+#
+# - A slide is a **pyramid**; coordinates are always level-0 pixels.
+# - **µm per pixel** turn patch sizes into level-0 pixels. Ask the file.
+# - Tissue is found by colour, the grid keeps what touches it, an encoder turns patches into vectors.
+# - A patch's **label** is its tumour share above a threshold; at the border, and for tiny lesions, it is a choice.
+#
+# ### Quiz
+#
+# 1. *Why does `read_region` take the corner in level-0 pixels even when you read level 3?*
+#    <details><summary>Answer</summary>So that one place of the tissue has one address, whatever the resolution. The size, however, is in pixels of the level that you read.</details>
+# 2. *May patch labels be used for training in this course?*
+#    <details><summary>Answer</summary>No. Training sees one label for a whole slide. Patch labels only tell us afterwards whether the model looked at the right places.</details>
+# 3. *A slide has 0.226 µm per pixel, another 0.243. Both are called 40x. Do their patches show the same area of tissue?*
+#    <details><summary>Answer</summary>No: 1024 pixels are 231 µm on the first and 249 µm on the second. Magnification is a rounded word for a real number.</details>
+#
+# **Next:** notebook 2 puts the patches of a slide into a bag, and bags into batches.
+
+# %% tags=["result"]
+print(f"Key result: {wsi_name}: {len(coords)} patches, {(labels.label == 1).sum()} of them tumour")

@@ -1,0 +1,374 @@
+# %% [markdown]
+# # 2 · Bags and batches
+#
+# **Course: Multiple Instance Learning for whole-slide images** · notebook 2 of 6
+#
+# | | |
+# |---|---|
+# | **You will be able to** | say what a bag is · load bags from TRIDENT's files · split them without leaks · batch bags of different sizes, padded and packed |
+# | **You need** | notebook 1, and PyTorch tensors (necessary) · `DataLoader` (helpful) |
+# | **Time** | about 30 minutes to read and do; it runs in well under a minute on two CPU cores |
+# | **Data** | features of the synthetic slides, which ship with the course |
+
+
+# %% tags=["setup"]
+# Set-up, the same in all six notebooks. It does nothing where the course is installed.
+# On Colab it installs what is missing and leaves torch and numpy as they are.
+import importlib.util
+
+if importlib.util.find_spec("mil_tutorial") is None:
+    import subprocess
+    import sys
+
+    source = "mil-tutorial[notebook] @ git+https://github.com/mil-tutorial/mil-tutorial"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+from mil_tutorial import use_style
+
+use_style()
+
+# %% [markdown]
+# ## A bag, and one label for all of it
+#
+# A pathologist says "this slide has a metastasis". Nobody says where. So we have **one label for a bag of patches**. In
+# Multiple Instance Learning (MIL) the slide is the **bag**, a patch is an **instance**. The usual assumption:
+#
+# $$Y = \max(y_1, \dots, y_n)$$
+#
+# A bag is positive if at least one of its instances is. We see $Y$. The $y_i$ stay hidden while we train.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+rng = np.random.default_rng(0)
+fig, axes = plt.subplots(1, 2, figsize=(9, 2.6))
+for ax, n_positive, title in zip(axes, [0, 2], ["Y = 0: no instance is positive", "Y = 1: two of them are"]):
+    x, y = rng.uniform(0, 10, (2, 24))
+    color = ["#D55E00"] * n_positive + ["#0072B2"] * (24 - n_positive)
+    ax.scatter(x, y, s=160, c=color, marker="s")
+    ax.set(title=title, xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set_visible(True)
+plt.show()
+
+# %% [markdown]
+# *What to see: each frame is a bag, each square an instance. The model is told the sentence above the frame. It is not told
+# the colours.*
+#
+# ## Build one bag by hand
+#
+# All that a bag needs lies in three files of one slide: features, coordinates, patch labels.
+
+# %%
+import h5py
+
+from mil_tutorial import open_data
+
+data = open_data()
+encoder = data.encoders[0]
+train_names = data.split("train")["wsi_name"].tolist()
+name = train_names[-1]
+
+with h5py.File(data.trident_dir / f"features_{encoder}" / f"{name}.h5") as file:
+    X = torch.from_numpy(file["features"][:].astype(np.float32))
+with h5py.File(data.trident_dir / "patches" / f"{name}_patches.h5") as file:
+    corners = file["coords"][:]
+    step = int(file["coords"].attrs["patch_size_level0"])
+with h5py.File(data.trident_dir / "patch_labels" / f"{name}.h5") as file:
+    y_inst = torch.from_numpy(file["patch_labels"][:].astype(np.int64))
+coords = torch.from_numpy(corners // step)  # column and row in the grid
+coords = coords - coords.min(0).values
+
+print(f"{name}, encoder {encoder}")
+print("X     ", tuple(X.shape), "one row of features for each patch")
+print("coords", tuple(coords.shape), "column and row of each patch")
+print("y_inst", tuple(y_inst.shape), f"hidden while training; here {int((y_inst == 1).sum())} patches are tumour")
+
+# %% [markdown]
+# ### Which patches touch?
+#
+# Some models look at neighbours. They want an **adjacency matrix**: entry $(i, j)$ is not zero if patches $i$ and $j$ touch.
+# By hand, with two loops, for this one slide:
+
+# %%
+n = len(coords)
+A = torch.zeros(n, n)
+for i in range(n):
+    for j in range(n):
+        distance = (coords[i] - coords[j]).float().norm()
+        if i != j and distance < 1.5:  # the eight places around a patch are at most sqrt(2) = 1.41 away
+            A[i, j] = 1
+degree = A.sum(1)
+A_normalized = A / torch.sqrt(degree[:, None] * degree[None]).clamp(min=1)
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+for i, j in A.nonzero().tolist():
+    axes[0].plot(coords[[i, j], 0], coords[[i, j], 1], color="#999999", lw=0.8, zorder=0)
+axes[0].scatter(coords[:, 0], coords[:, 1], s=50, c=np.where(y_inst == 1, "#D55E00", "#0072B2"))
+axes[0].invert_yaxis()
+axes[0].set(title="Patches and who touches whom", aspect="equal", xticks=[], yticks=[])
+axes[1].imshow(A_normalized, cmap="Greys")
+axes[1].set(title=f"The same as a matrix: {A.count_nonzero() / n**2:.0%} of it is not zero", xlabel="patch", ylabel="patch")
+plt.show()
+
+# %% [markdown]
+# *What to see: on the left the grid of patches, tumour in orange. On the right the matrix, nearly empty. For 10 000 patches
+# it would have 100 million entries, so it is kept sparse: only entries that are not zero are stored.*
+#
+# ## The finished form
+#
+# `TridentWSIDataset` does this for every slide, when you ask for it. It takes the same call as torchmil's class of that name.
+
+# %%
+from mil_tutorial import TridentWSIDataset
+
+dataset = TridentWSIDataset(
+    base_path=data.trident_dir,
+    labels_path=data.root / "wsi_labels.csv",
+    feature_extractor=encoder,
+    wsi_names=train_names,
+    bag_keys=["X", "Y", "y_inst", "adj", "coords"],
+)
+bag = dataset[dataset.get_bag_names().index(name)]
+print("Bag type:", type(bag).__name__)
+for key in bag.keys():
+    print(f"{key:7s}", tuple(bag[key].shape), bag[key].dtype)
+
+# %% [markdown]
+# Checks that you can see: the finished form is our hand-made bag.
+
+# %%
+assert torch.equal(bag["X"], X)
+assert torch.equal(bag["coords"], coords)
+assert torch.equal(bag["y_inst"], y_inst)
+assert torch.allclose(bag["adj"].to_dense(), A_normalized)
+print("features, coordinates, labels and adjacency are equal")
+
+# %% [markdown]
+# ## A split that does not leak
+#
+# A fifth of the training slides becomes the **validation** set. It chooses the best epoch and the threshold. The **test**
+# set is not touched until notebook 5. We split *slides*, never patches: two patches of one slide look alike, and a model
+# could recognise the slide in place of the tumour. `stratify` keeps the share of tumour slides equal on both sides.
+
+# %%
+from sklearn.model_selection import train_test_split
+
+bag_labels = dataset.get_bag_labels()
+index_train, index_val = train_test_split(range(len(dataset)), test_size=0.2, random_state=1234, stratify=bag_labels)
+train_set, val_set = dataset.subset(index_train), dataset.subset(index_val)
+for title, part in [("train", train_set), ("validation", val_set)]:
+    print(f"{title:10s} {len(part):3d} slides, {np.mean(part.get_bag_labels()):.0%} with tumour")
+assert not set(train_set.get_bag_names()) & set(val_set.get_bag_names())
+
+# %% [markdown]
+# ## Bags have different sizes
+#
+# A tensor is a box with straight sides. Bags are not. There are two ways out. Predict first: which one wastes memory?
+#
+# **Padding** fills small bags with zeros up to the size of the largest. A **mask** remembers which rows are real. By hand:
+
+# %%
+bags = [train_set[i] for i in range(4)]
+sizes = [len(b["X"]) for b in bags]
+N, D = max(sizes), bags[0]["X"].shape[1]
+X_padded = torch.zeros(len(bags), N, D)  # (B, N, D)
+mask = torch.zeros(len(bags), N, dtype=torch.bool)  # (B, N)
+for i, b in enumerate(bags):
+    X_padded[i, : sizes[i]] = b["X"]
+    mask[i, : sizes[i]] = True
+print("bag sizes", sizes, "-> padded", tuple(X_padded.shape))
+
+# %%
+from mil_tutorial import collate_fn
+
+batch = collate_fn(bags)
+print("Batch type:", type(batch).__name__)
+for key in batch.keys():
+    print(f"{key:7s}", tuple(batch[key].shape), batch[key].dtype)
+assert torch.equal(batch["X"], X_padded) and torch.equal(batch["mask"], mask)
+
+# %% [markdown]
+# **Packing** lays the bags one behind the other and remembers where each begins, in `offsets`. Nothing is wasted.
+
+# %%
+from mil_tutorial import collate_packed
+
+packed = collate_packed(bags)
+print("X      ", tuple(packed["X"].shape))
+print("offsets", packed["offsets"].tolist())
+for i in range(len(bags)):
+    assert torch.equal(packed["X"][packed["offsets"][i] : packed["offsets"][i + 1]], bags[i]["X"])
+
+# %%
+def draw_batch(ax, sizes, width, title):
+    for i, size in enumerate(sizes):
+        ax.barh(i, size, color="#0072B2")
+        if width:
+            ax.barh(i, width - size, left=size, color="#DDDDDD")
+    ax.set(title=title, xlabel="patches", yticks=range(len(sizes)), yticklabels=[f"bag {i}" for i in range(len(sizes))])
+    ax.invert_yaxis()
+
+
+real_sizes = [1358, 6520, 2300, 9800]  # an example with sizes as on CAMELYON16, where bags hold 1 000 to 10 000 patches and more
+waste = 1 - sum(real_sizes) / (max(real_sizes) * len(real_sizes))
+fig, axes = plt.subplots(1, 2, figsize=(11, 2.6))
+draw_batch(axes[0], sizes, max(sizes), f"Ours: {1 - sum(sizes) / (max(sizes) * len(sizes)):.0%} of the padded batch is padding")
+draw_batch(axes[1], real_sizes, max(real_sizes), f"Sizes as on real slides: {waste:.0%} is padding")
+plt.show()
+
+# %% [markdown]
+# *What to see: grey is padding: memory and time for nothing. With bags of nearly the same size it hardly matters. On real
+# slides it does; many people therefore train with one bag at a time, or packed.*
+#
+# ## Loaders
+#
+# A `DataLoader` draws bags and hands them to the collate function. An explicit generator makes the order repeatable.
+
+# %%
+from torch.utils.data import DataLoader
+
+train_loader = DataLoader(train_set, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(0), collate_fn=collate_fn)
+batch = next(iter(train_loader))
+print("labels of the first batch:", batch["Y"].tolist())
+print("real patches of each bag: ", batch["mask"].sum(1).tolist())
+
+# %% [markdown]
+# ## In torchmil
+#
+# torchmil's classes read the same files. They keep all bags in memory, and `Y` has the shape (B, 1) there, while torchmil's
+# own models want (B,). Values are equal:
+
+# %%
+from torchmil.data import collate_fn as their_collate
+from torchmil.datasets import TridentWSIDataset as TheirDataset
+
+theirs = TheirDataset(
+    base_path=f"{data.trident_dir}/",  # torchmil glues strings, so the slash must be there
+    labels_path=str(data.root / "wsi_labels.csv"),
+    feature_extractor=encoder,
+    patch_labels_path=f"{data.trident_dir / 'patch_labels'}/",
+    wsi_names=train_names[:4],
+    bag_keys=["X", "Y", "y_inst", "adj", "coords"],
+    patch_size=step,
+    load_at_init=False,
+    wsi_name_col="wsi_name",
+    wsi_label_col="wsi_label",
+)
+ours = dataset.subset([dataset.get_bag_names().index(n) for n in theirs.get_bag_names()])
+for i in range(len(theirs)):
+    a, b = theirs[i], ours[i]
+    assert torch.allclose(a["X"].float(), b["X"])
+    assert torch.allclose(a["adj"].to_dense().float(), b["adj"].to_dense(), atol=1e-6)
+    assert a["y_inst"].tolist() == b["y_inst"].tolist() and int(a["Y"]) == int(b["Y"])
+    assert torch.equal(a["coords"] - a["coords"].min(0).values, b["coords"])
+their_batch = their_collate([theirs[i] for i in range(4)])
+assert torch.equal(their_batch["mask"].bool(), collate_fn([ours[i] for i in range(4)])["mask"])
+print("bags, adjacency and masks agree with torchmil's")
+
+# %% [markdown]
+# ## What can go wrong
+#
+# - **A slide without tissue** gives an empty bag. It has no answer, and our collate function refuses it.
+# - **Features and coordinates from different runs.** Row 17 is then another patch. Our reader compares coordinates row by row.
+# - **Patches split, not slides.** Notebook 5 shows what that does to a score.
+
+# %%
+from tensordict import TensorDict
+
+try:
+    collate_fn([bags[0], TensorDict({"X": torch.zeros(0, D), "Y": torch.tensor(0.0), "y_inst": torch.zeros(0), "coords": torch.zeros(0, 2)})])
+except ValueError as error:
+    print("refused:", error)
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise 1 (★).** Write `padding_share(sizes)`: which part of a padded batch is padding?
+#
+# <details><summary>Hint</summary>A padded batch has room for <code>len(sizes) * max(sizes)</code> patches.</details>
+
+# %% tags=["exercise"]
+def padding_share(sizes):
+    ...  # write your code here
+
+# %% tags=["check"]
+def check_padding_share(function):
+    for sizes, right in [([5, 5], 0.0), ([1, 3], 1 / 3), ([2, 4, 8], 10 / 24)]:
+        answer = function(sizes)
+        if answer is None:
+            return "Not yet: the function returns nothing."
+        if abs(answer - right) > 1e-9:
+            return f"Not yet: for sizes {sizes} it gives {answer:.3f}, expected {right:.3f}."
+    return "Right."
+
+
+print(check_padding_share(padding_share))
+
+# %% tags=["solution"]
+# @title Solution of exercise 1
+def padding_share(sizes):
+    return 1 - sum(sizes) / (len(sizes) * max(sizes))
+
+
+assert check_padding_share(padding_share) == "Right.", check_padding_share(padding_share)
+print(f"{padding_share(real_sizes):.0%} of the example batch above is padding")
+
+# %% [markdown]
+# **Exercise 2 (★★).** Write `unpack(X, offsets)`: from a packed batch back to a list of bags.
+#
+# <details><summary>Hint</summary>Bag <code>i</code> is <code>X[offsets[i]:offsets[i + 1]]</code>.</details>
+
+# %% tags=["exercise"]
+def unpack(X, offsets):
+    ...  # write your code here
+
+# %% tags=["check"]
+def check_unpack(function):
+    answer = function(packed["X"], packed["offsets"])
+    if answer is None:
+        return "Not yet: the function returns nothing."
+    if len(answer) != len(bags):
+        return f"Not yet: it gives {len(answer)} bags, expected {len(bags)}. There is one offset more than bags."
+    for i, (mine, right) in enumerate(zip(answer, bags)):
+        if mine.shape != right["X"].shape or not torch.equal(mine, right["X"]):
+            return f"Not yet: bag {i} has shape {tuple(mine.shape)}, expected {tuple(right['X'].shape)} with the same rows."
+    return "Right."
+
+
+print(check_unpack(unpack))
+
+# %% tags=["solution"]
+# @title Solution of exercise 2
+def unpack(X, offsets):
+    return [X[start:end] for start, end in zip(offsets[:-1], offsets[1:])]
+
+
+assert check_unpack(unpack) == "Right.", check_unpack(unpack)
+print("four bags out, as four went in")
+
+# %% [markdown]
+# ## Recap
+#
+# - A **bag** is a slide; its label is all that training sees.
+# - Split **slides**, stratified by label; the test set waits.
+# - **Padding** needs a mask and wastes memory; **packing** needs offsets and wastes nothing.
+# - The adjacency matrix is sparse, and is built only when asked for.
+#
+# ### Quiz
+#
+# 1. *A bag has one positive instance among 10 000. What is its label?*
+#    <details><summary>Answer</summary>Positive. One is enough. That is what makes small metastases hard.</details>
+# 2. *What happens if a model forgets the mask?*
+#    <details><summary>Answer</summary>It treats rows of zeros as patches. The answer for a slide then depends on which slides happen to stand beside it in the batch.</details>
+# 3. *Why not split patches at random into train and test?*
+#    <details><summary>Answer</summary>Patches of one slide share stain, scanner and patient. The test would then measure memory, not skill.</details>
+#
+# **Next:** notebook 3 builds a model that decides by itself which patches of a bag to look at.
+
+# %% tags=["result"]
+largest = max(len(train_set[i]["X"]) for i in range(len(train_set)))
+print(f"Key result: {len(train_set)} training and {len(val_set)} validation bags of up to {largest} patches x {D} features")

@@ -1,0 +1,353 @@
+# %% [markdown]
+# # 3 · Attention-based MIL from scratch
+#
+# **Course: Multiple Instance Learning for whole-slide images** · notebook 3 of 6
+#
+# | | |
+# |---|---|
+# | **You will be able to** | build ABMIL line by line · say what attention is · show that order, padding and neighbours in a batch change nothing |
+# | **You need** | notebook 2, and `torch.nn` (necessary) · gradients and softmax (helpful) |
+# | **Time** | about 40 minutes to read and do; it runs in well under a minute on two CPU cores |
+# | **Data** | features of the synthetic slides, which ship with the course |
+
+
+# %% tags=["setup"]
+# Set-up, the same in all six notebooks. It does nothing where the course is installed.
+# On Colab it installs what is missing and leaves torch and numpy as they are.
+import importlib.util
+
+if importlib.util.find_spec("mil_tutorial") is None:
+    import subprocess
+    import sys
+
+    source = "mil-tutorial[notebook] @ git+https://github.com/mil-tutorial/mil-tutorial"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+from mil_tutorial import use_style
+
+use_style()
+
+# %% [markdown]
+# ## The idea in one picture
+#
+# A bag of patches must become **one** vector, whatever its size. The mean of all patches is one way: but one tumour patch
+# among a thousand is then lost. The maximum is another: but it learns from one patch at a time. **Attention** is between
+# the two: a weighted mean, and the model learns the weights.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import nn
+
+values = np.array([0.1, 0.2, 0.1, 0.9, 0.15, 0.2])
+weights = {"mean": np.full(6, 1 / 6), "maximum": np.eye(6)[3], "attention": np.array([0.05, 0.06, 0.05, 0.7, 0.07, 0.07])}
+fig, axes = plt.subplots(1, 3, figsize=(11, 2.6), sharey=True)
+for ax, (title, weight) in zip(axes, weights.items()):
+    ax.bar(range(6), weight, color=["#D55E00" if i == 3 else "#0072B2" for i in range(6)])
+    ax.set(title=f"{title}: {weight @ values:.2f}", xlabel="patch", ylim=(0, 1))
+axes[0].set_ylabel("weight of the patch")
+plt.show()
+
+# %% [markdown]
+# *What to see: six patches, one of them (orange) with a high value. The height is each patch's weight. The number above is
+# what the bag becomes. The weights of the third picture are an example; a model learns its own.*
+#
+# ## The equations
+#
+# For patches $\mathbf{x}_1, \dots, \mathbf{x}_n$ (Ilse, Tomczak and Welling, 2018):
+#
+# | | equation | in words |
+# |---|---|---|
+# | 1 | $\mathbf{h}_i = \operatorname{NeuralNet}(\mathbf{x}_i)$ | transform every patch; may be left out |
+# | 2 | $f_i = \mathbf{w}^\top \tanh(\mathbf{V}\mathbf{h}_i)$ | one number: how much to look at patch $i$ |
+# | 3 | $s_i = \exp(f_i) / \sum_j \exp(f_j)$ | the softmax: positive weights with sum 1 |
+# | 4 | $\mathbf{z} = \sum_i s_i \mathbf{h}_i$ | the weighted mean |
+# | 5 | $\hat{Y} = \operatorname{Classifier}(\mathbf{z})$ | a linear layer: the bag's logit |
+#
+# The original tutorial leaves equation 1 out. We do so too at first.
+#
+# ## By hand, for one slide
+
+# %%
+from mil_tutorial import TridentWSIDataset, open_data
+
+data = open_data()
+encoder = data.encoders[0]
+dataset = TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=data.split("train")["wsi_name"], bag_keys=["X", "Y", "y_inst"])
+X = dataset[0]["X"]  # (n, D)
+n, D = X.shape
+print(f"{dataset.get_bag_names()[0]}: {n} patches with {D} features")
+
+# %%
+torch.manual_seed(0)
+att_dim = 128
+V = torch.randn(att_dim, D) / D**0.5
+w = torch.randn(att_dim) / att_dim**0.5
+
+h = X  # equation 1 left out        (n, D)
+f = torch.tanh(h @ V.T) @ w  # equation 2   (n,)
+s = torch.exp(f) / torch.exp(f).sum()  # equation 3   (n,)
+z = (s[:, None] * h).sum(0)  # equation 4   (D,)
+print("f", tuple(f.shape), " s", tuple(s.shape), f"with sum {s.sum():.6f}", " z", tuple(z.shape))
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(10, 2.6))
+axes[0].bar(range(n), f)
+axes[0].set(title="Raw attention f: any number", xlabel="patch")
+axes[1].bar(range(n), s)
+axes[1].axhline(1 / n, color="black", lw=1, ls="--")
+axes[1].set(title="After the softmax: positive, sum 1", xlabel="patch")
+plt.show()
+
+# %% [markdown]
+# *What to see: before training the weights are nearly even. The dashed line is 1/n, a patch's fair share.*
+#
+# ## A batch of bags: where the mask comes in
+#
+# In a padded batch some rows are not patches. They must get weight 0. If $f_i = -\infty$ then $\exp(f_i) = 0$. So we write
+# $-\infty$ there before the softmax. This is the whole model:
+
+# %% tags=["same-as-package"]
+class ABMIL(nn.Module):
+    """Attention-based MIL: a weighted mean of the patches, and the model learns the weights."""
+
+    def __init__(self, in_dim, att_dim=128):
+        super().__init__()
+        self.att_V = nn.Linear(in_dim, att_dim)
+        self.att_w = nn.Linear(att_dim, 1, bias=False)
+        self.classifier = nn.Linear(in_dim, 1)
+
+    def forward(self, X, mask=None, return_att=False):
+        f = self.att_w(torch.tanh(self.att_V(X))).squeeze(-1)  # (B, N)
+        if mask is None:
+            mask = torch.ones_like(f, dtype=torch.bool)
+        s = torch.softmax(f.masked_fill(~mask, -torch.inf), dim=1)  # (B, N)
+        z = (s.unsqueeze(-1) * X).sum(1)  # (B, D)
+        logits = self.classifier(z).squeeze(-1)  # (B,)
+        return (logits, f) if return_att else logits
+
+    def compute_loss(self, Y, X, mask=None):
+        logits = self(X, mask)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, Y)
+        return logits, {"BCEWithLogitsLoss": loss}
+
+
+torch.manual_seed(0)
+model = ABMIL(D)
+print(sum(p.numel() for p in model.parameters()), "parameters")
+
+# %% [markdown]
+# `compute_loss` gives the binary cross-entropy, the loss that a probability deserves: it is small when the model is right,
+# and large when it is sure and wrong. torchmil's `Trainer` calls a method of this name, so it can train our class as it is.
+#
+# ## Checks that every MIL model should pass
+#
+# > **Predict:** which of these change the logit of a bag: (a) another order of its patches, (b) ten rows of padding, (c) other bags in the batch?
+
+# %%
+from mil_tutorial import collate_fn
+
+model.eval()
+bags = [dataset[i] for i in range(4)]
+batch = collate_fn(bags)
+with torch.no_grad():
+    alone = torch.cat([model(bag["X"][None]) for bag in bags])
+    together, f = model(batch["X"], batch["mask"], return_att=True)
+    shuffled = model(bags[0]["X"][torch.randperm(len(bags[0]["X"]))][None])
+    s = torch.softmax(f.masked_fill(~batch["mask"], -torch.inf), 1)
+
+print("(a) order:  ", f"{(shuffled - alone[0]).abs().item():.1e}")
+print("(b, c) batch:", f"{(together - alone).abs().max():.1e}")
+print("attention of each bag sums to", s.sum(1).tolist(), "and to", s[~batch["mask"]].sum().item(), "over padding")
+assert torch.allclose(shuffled, alone[:1], atol=1e-5) and torch.allclose(together, alone, atol=1e-5)
+
+# %% [markdown]
+# None of them. A bag is a set, and this model treats it as one. And without the mask?
+
+# %%
+with torch.no_grad():
+    no_mask = model(batch["X"])
+smallest = int(batch["mask"].sum(1).argmin())
+print(f"bag {smallest}, the one with most padding: logit {alone[smallest]:+.4f} alone, {no_mask[smallest]:+.4f} in a batch without mask")
+
+# %% [markdown]
+# ## One step of learning
+#
+# Does every parameter move? One with no gradient is a mistake that no error message tells you about.
+
+# %%
+model.train()
+before = {name: p.detach().clone() for name, p in model.named_parameters()}
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+labels = torch.stack([bag["Y"] for bag in bags])
+logits, losses = model.compute_loss(labels, batch["X"], batch["mask"])
+losses["BCEWithLogitsLoss"].backward()
+optimizer.step()
+for name, p in model.named_parameters():
+    print(f"{name:18s} {str(tuple(p.shape)):12s} moved by up to {(p - before[name]).abs().max():.1e}")
+    assert not torch.equal(p, before[name]), name
+
+# %% [markdown]
+# ## Gated attention
+#
+# $\tanh$ is nearly a straight line around 0. The paper adds a gate, a second layer with a sigmoid, that multiplies it:
+#
+# $$f_i = \mathbf{w}^\top \big(\tanh(\mathbf{V}\mathbf{h}_i) \odot \operatorname{sigmoid}(\mathbf{U}\mathbf{h}_i)\big)$$
+
+# %%
+t = torch.linspace(-3, 3, 100)
+fig, ax = plt.subplots(figsize=(6, 2.6))
+ax.plot(t, torch.tanh(t), label="tanh")
+ax.plot(t, torch.tanh(t) * torch.sigmoid(t), label="tanh · sigmoid")
+ax.set(title="The gate shuts where its input is negative", xlabel="input")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# *What to see: with the gate (orange) negative inputs hardly count; here both layers see the same input.*
+#
+# ## The finished form
+#
+# `mil_tutorial.ABMIL` is the class above, with `gated`, with equation 1 as `feat_ext`, and with a second way in:
+# `forward_packed` takes packed bags, with no padding at all.
+
+# %%
+from mil_tutorial import ABMIL as PackageABMIL
+from mil_tutorial import collate_packed
+
+finished = PackageABMIL(D)
+finished.load_state_dict(model.state_dict())  # the same names, so the weights fit
+packed = collate_packed(bags)
+with torch.no_grad():
+    assert torch.allclose(finished(batch["X"], batch["mask"]), model(batch["X"], batch["mask"]), atol=1e-5)
+    assert torch.allclose(finished.forward_packed(packed["X"], packed["offsets"]), model(batch["X"], batch["mask"]), atol=1e-5)
+print("notebook, package, padded and packed agree")
+
+# %% [markdown]
+# The baselines of notebook 5 are there too: `MeanPool` and `MaxPool`.
+#
+# ## In torchmil
+#
+# The same model with the same weights must give the same numbers.
+
+# %%
+from torchmil.models import ABMIL as TheirABMIL
+
+theirs = TheirABMIL(in_shape=(D,), att_dim=128)
+mine = finished.state_dict()
+theirs.load_state_dict({
+    "pool.fc1.module.weight": mine["att_V.weight"], "pool.fc1.module.bias": mine["att_V.bias"], "pool.fc2.weight": mine["att_w.weight"],
+    "classifier.module.weight": mine["classifier.weight"], "classifier.module.bias": mine["classifier.bias"],
+})
+with torch.no_grad():
+    a, att_a = finished(batch["X"], batch["mask"], return_att=True)
+    b, att_b = theirs(batch["X"], batch["mask"], return_att=True)
+assert torch.allclose(a, b, atol=1e-5) and torch.allclose(att_a, att_b, atol=1e-5)
+print("logits and attention equal torchmil's")
+
+# %% [markdown]
+# ## What can go wrong
+#
+# - **Softmax over the wrong axis.** Then the weights of *one place in all bags* sum to 1. The shapes still fit. The check above finds it.
+# - **Overflow.** `exp(100)` is beyond float32. `torch.softmax` first subtracts the largest value; our hand-made line did not:
+
+# %%
+big = torch.tensor([100.0, 0.0])
+print("by hand:", (torch.exp(big) / torch.exp(big).sum()).tolist(), " torch.softmax:", torch.softmax(big, 0).tolist())
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise 1 (★).** Write `softmax(f)` for one bag so that it does not overflow.
+#
+# <details><summary>Hint</summary>Softmax does not change when you subtract the same number from every f. Which number makes the largest exponent 0?</details>
+
+# %% tags=["exercise"]
+def softmax(f):
+    ...  # write your code here
+
+# %% tags=["check"]
+def check_softmax(function):
+    for f in [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([100.0, 0.0]), torch.tensor([-500.0, -501.0])]:
+        answer, right = function(f), torch.softmax(f, 0)
+        if answer is None:
+            return "Not yet: the function returns nothing."
+        if not torch.isfinite(answer).all():
+            return f"Not yet: for {f.tolist()} it gives {answer.tolist()}. Something overflows."
+        if not torch.allclose(answer, right, atol=1e-6):
+            return f"Not yet: for {f.tolist()} it gives {answer.tolist()}, expected {right.tolist()}."
+    return "Right."
+
+
+print(check_softmax(softmax))
+
+# %% tags=["solution"]
+# @title Solution of exercise 1
+def softmax(f):
+    e = torch.exp(f - f.max())
+    return e / e.sum()
+
+
+assert check_softmax(softmax) == "Right.", check_softmax(softmax)
+print(softmax(big).tolist())
+
+# %% [markdown]
+# **Exercise 2 (★★).** Write `mean_pool(X, mask)`: the mean of the *real* patches of each bag, (B, N, D) → (B, D).
+#
+# <details><summary>Hint</summary>Multiply by the mask, sum over patches, and divide by the number of real patches, not by N.</details>
+
+# %% tags=["exercise"]
+def mean_pool(X, mask):
+    ...  # write your code here
+
+# %% tags=["check"]
+def check_mean_pool(function):
+    answer = function(batch["X"], batch["mask"])
+    if answer is None:
+        return "Not yet: the function returns nothing."
+    right = torch.stack([bag["X"].mean(0) for bag in bags])
+    if answer.shape != right.shape:
+        return f"Not yet: the shape is {tuple(answer.shape)}, expected {tuple(right.shape)}."
+    if not torch.allclose(answer, right, atol=1e-5):
+        return "Not yet: the values differ from the mean of each bag alone. Do you divide by the number of real patches?"
+    return "Right."
+
+
+print(check_mean_pool(mean_pool))
+
+# %% tags=["solution"]
+# @title Solution of exercise 2
+def mean_pool(X, mask):
+    weight = mask.unsqueeze(-1).float()  # (B, N, 1)
+    return (X * weight).sum(1) / weight.sum(1)
+
+
+assert check_mean_pool(mean_pool) == "Right.", check_mean_pool(mean_pool)
+print(tuple(mean_pool(batch["X"], batch["mask"]).shape))
+
+# %% [markdown]
+# **Exercise 3 (★★★).** Derive what happens to the attention when all patches are copied twice. Then test it: does the logit change?
+#
+# <details><summary>Answer</summary>Every weight is halved, as there are twice as many. Their weighted mean stays. So does the logit: ABMIL cannot count, it sees shares. Run <code>model(torch.cat([X, X])[None])</code>.</details>
+#
+# ## Recap
+#
+# - Attention pooling is a **weighted mean**, and the weights come from the patches themselves.
+# - The **mask** writes $-\infty$ before the softmax. Then padding, order and neighbours change nothing.
+# - Small checks, such as "every parameter moves", find mistakes that no error message tells.
+#
+# ### Quiz
+#
+# 1. *Is a patch with high attention a tumour patch?*
+#    <details><summary>Answer</summary>Not always. Attention says "this patch counts for the answer". On a normal slide some patch must have the highest attention, too. Notebook 6 is about this.</details>
+# 2. *Why does `classifier` have as many inputs as a patch has features?*
+#    <details><summary>Answer</summary>Because z is a weighted mean of the patches, so it has their size.</details>
+# 3. *What would a second softmax over the batch do?*
+#    <details><summary>Answer</summary>Bags would compete with each other, and a slide's answer would depend on its neighbours. That is a bug, and check (c) finds it.</details>
+#
+# **Next:** notebook 4 trains the model, on a GPU if there is one.
+
+# %% tags=["result"]
+agreement = (a - b).abs().max().item()
+print(f"Key result: our ABMIL equals torchmil's, largest difference of a logit {agreement:.0e}")

@@ -1,0 +1,376 @@
+# %% [markdown]
+# # 4 · Training, on a GPU if there is one
+#
+# **Course: Multiple Instance Learning for whole-slide images** · notebook 4 of 6
+#
+# | | |
+# |---|---|
+# | **You will be able to** | write a training loop that is right · keep the best epoch · read learning curves · see and stop overfitting |
+# | **You need** | notebook 3 (necessary) · notebook 2 (helpful) |
+# | **Time** | about 35 minutes to read and do; it runs in about half a minute on two CPU cores |
+# | **Data** | features of the synthetic slides, which ship with the course |
+
+
+# %% tags=["setup"]
+# Set-up, the same in all six notebooks. It does nothing where the course is installed.
+# On Colab it installs what is missing and leaves torch and numpy as they are.
+import importlib.util
+
+if importlib.util.find_spec("mil_tutorial") is None:
+    import subprocess
+    import sys
+
+    source = "mil-tutorial[notebook] @ git+https://github.com/mil-tutorial/mil-tutorial"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+from mil_tutorial import use_style
+
+use_style()
+
+# %% [markdown]
+# ## What training looks like when it goes well
+#
+# A model that learns gets better on the slides it trains on *and* on slides it does not. Two curves tell. We will draw them
+# at the end of the next section. First the data and the device. The code is the same for both devices.
+
+# %%
+import copy
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch.utils.data import DataLoader
+
+from mil_tutorial import ABMIL, TridentWSIDataset, collate_fn, open_data, pick_device
+
+device = pick_device()
+print("training on", torch.cuda.get_device_name() if device.type == "cuda" else device)
+
+data = open_data()
+encoder = data.encoders[0]
+dataset = TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=data.split("train")["wsi_name"], bag_keys=["X", "Y"], load_at_init=data.synthetic)
+labels = dataset.get_bag_labels()
+index_train, index_val = train_test_split(range(len(dataset)), test_size=0.2, random_state=1234, stratify=labels)
+train_set, val_set = dataset.subset(index_train), dataset.subset(index_val)
+in_dim = dataset[0]["X"].shape[1]
+print(f"{len(train_set)} training and {len(val_set)} validation slides, {encoder}, {in_dim} features")
+
+
+# %%
+def make_loader(part, seed=None):
+    """Four bags at a time; shuffled, in an order that the seed fixes, or in order."""
+    generator = torch.Generator().manual_seed(seed) if seed is not None else None
+    return DataLoader(part, batch_size=4, shuffle=seed is not None, generator=generator, collate_fn=collate_fn)
+
+
+train_loader, val_loader = make_loader(train_set, seed=0), make_loader(val_set)
+
+# %% [markdown]
+# ## The loop by hand
+#
+# One **epoch** shows every training slide once. For each: forward, loss, gradients, one step of Adam. Then we look at the
+# validation slides. Three things are easy to get wrong there, and the original's `Trainer` does the first two otherwise:
+#
+# 1. `model.eval()`: layers such as dropout behave differently when we only look.
+# 2. `torch.inference_mode()`: no gradients are stored, which saves time and memory.
+# 3. Keep a **copy** of the best weights. The last epoch is rarely the best one.
+
+# %%
+EPOCHS = 20 if data.synthetic else 5
+LEARNING_RATE = 5e-4
+
+torch.manual_seed(0)
+model = ABMIL(in_dim).to(device)
+optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+curves = {"train": [], "validation": []}
+best_loss, best_weights = float("inf"), None
+
+start = time.perf_counter()
+for epoch in range(EPOCHS):
+    model.train()
+    total = 0.0
+    for batch in train_loader:
+        batch = batch.to(device)
+        _, losses = model.compute_loss(batch["Y"], batch["X"], batch["mask"])
+        loss = losses["BCEWithLogitsLoss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(batch["Y"])  # the loss is a mean over the bags of the batch
+    curves["train"].append(total / len(train_set))
+
+    model.eval()
+    with torch.inference_mode():
+        total = 0.0
+        for batch in val_loader:
+            batch = batch.to(device)
+            _, losses = model.compute_loss(batch["Y"], batch["X"], batch["mask"])
+            total += losses["BCEWithLogitsLoss"].item() * len(batch["Y"])
+    curves["validation"].append(total / len(val_set))
+
+    if curves["validation"][-1] < best_loss:
+        best_loss, best_epoch = curves["validation"][-1], epoch
+        best_weights = copy.deepcopy(model.state_dict())  # a copy: the weights go on changing
+
+seconds = time.perf_counter() - start
+model.load_state_dict(best_weights)
+print(f"{EPOCHS} epochs in {seconds:.1f} s, {EPOCHS * len(train_set) / seconds:.0f} bags a second; best epoch {best_epoch + 1}")
+
+# %%
+def draw_curves(train, val, best, title, ax=None):
+    ax = ax or plt.subplots(figsize=(7, 3))[1]
+    epochs = np.arange(1, len(train) + 1)
+    ax.plot(epochs, train, label="training slides")
+    ax.plot(epochs, val, label="validation slides")
+    ax.axvline(best + 1, color="black", lw=1, ls="--", label=f"best epoch: {best + 1}")
+    ax.set(title=title, xlabel="epoch", ylabel="loss", ylim=(0, None))
+    ax.legend()
+
+
+draw_curves(curves["train"], curves["validation"], best_epoch, "Both curves fall: the model learns something general")
+plt.show()
+
+# %% [markdown]
+# *What to see: the loss of 0.69 at the start is that of a coin. The blue curve goes on falling. When the orange one stops
+# falling, the model begins to learn its slides by heart.*
+#
+# ## The finished form
+#
+# `fit` is this loop with a progress bar, early stopping and clear errors. With the same weights at the start and the same
+# order of bags it gives the same losses.
+
+# %%
+from mil_tutorial import fit
+
+torch.manual_seed(0)
+again = ABMIL(in_dim)
+history = fit(again, make_loader(train_set, seed=0), val_loader, epochs=EPOCHS, device=device,
+              optimizer=torch.optim.Adam(again.to(device).parameters(), lr=LEARNING_RATE))
+difference = np.abs(np.array(history.val_loss) - curves["validation"]).max()
+print(f"largest difference to the loop by hand: {difference:.1e}")
+assert difference < 1e-4 and history.best_epoch == best_epoch
+
+# %% [markdown]
+# ## Overfitting, on purpose
+#
+# Take few slides and many epochs. The model then learns by heart, because it can.
+
+# %%
+few = train_set.subset(train_test_split(range(len(train_set)), train_size=16, random_state=0, stratify=train_set.get_bag_labels())[0])
+long = 2 * EPOCHS
+runs = {}
+for title, weight_decay, lr in [("16 slides, learning rate 2e-3", 0.0, 2e-3), ("16 slides, smaller steps: 2e-4", 0.0, 2e-4)]:
+    torch.manual_seed(0)
+    runs[title] = fit(ABMIL(in_dim), make_loader(few, seed=0), val_loader, epochs=long, lr=lr, weight_decay=weight_decay, device=device, progress=False)
+
+fig, axes = plt.subplots(1, 2, figsize=(12, 3), sharey=True)
+for ax, (title, run) in zip(axes, runs.items()):
+    draw_curves(run.train_loss, run.val_loss, run.best_epoch, title, ax)
+plt.show()
+
+# %% [markdown]
+# *What to see: training loss goes to zero while validation loss stays high or rises: the gap between the curves is what was
+# learnt by heart. Smaller steps put it off. What helps most is more slides.*
+#
+# `patience` stops when the validation loss has not improved for so many epochs:
+
+# %%
+torch.manual_seed(0)
+stopped = fit(ABMIL(in_dim), make_loader(few, seed=0), val_loader, epochs=long, lr=2e-3, patience=5, device=device, progress=False)
+print(f"stopped after {len(stopped.val_loss)} of {long} epochs, with the weights of epoch {stopped.best_epoch + 1}")
+
+# %% [markdown]
+# ## A check that every project needs: shuffled labels
+#
+# Give the slides random labels. Nothing can be learnt now, so a validation AUC far from 0.5 means that something leaks.
+#
+# > **Predict:** what will the *training* loss do?
+
+# %%
+from mil_tutorial import bags_from_arrays
+
+aucs, last = [], None
+for seed in range(3):
+    order = np.random.default_rng(seed).permutation(len(labels))
+    wrong = bags_from_arrays([bag["X"].numpy() for bag in dataset], [labels[i] for i in order]) if data.synthetic else None
+    if wrong is None:
+        break  # on the real data this would take all features into memory
+    shuffled_train, shuffled_val = train_test_split(range(len(wrong)), test_size=0.3, random_state=seed, stratify=wrong.get_bag_labels())
+    torch.manual_seed(seed)
+    last = fit(ABMIL(in_dim), make_loader(wrong.subset(shuffled_train), seed), make_loader(wrong.subset(shuffled_val)), epochs=10, lr=LEARNING_RATE, device=device, progress=False)
+    aucs.append(last.val_auc[-1])
+if aucs:
+    print("validation AUC with shuffled labels:", [f"{auc:.2f}" for auc in aucs], f"mean {np.mean(aucs):.2f}")
+    print(f"training loss of the last run: {last.train_loss[0]:.2f} -> {last.train_loss[-1]:.2f}")
+
+# %% [markdown]
+# The AUC wanders around 0.5, as few slides make it wander. A training loss that falls all the same is learning by heart.
+#
+# ## CPU and GPU
+#
+# A GPU pays when bags are large. Here is one training step on a made-up bag of the size of a real slide:
+
+# %%
+def seconds_per_step(device, patches=5000, features=768, steps=5):
+    torch.manual_seed(0)
+    step_model = ABMIL(features).to(device)
+    step_optimizer = torch.optim.Adam(step_model.parameters())
+    X, Y = torch.randn(1, patches, features).to(device), torch.ones(1).to(device)
+    for i in range(steps + 1):
+        if i == 1:  # the first step warms up
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+        step_optimizer.zero_grad()
+        sum(step_model.compute_loss(Y, X)[1].values()).backward()
+        step_optimizer.step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()  # a GPU works on after the call returns; wait, or you time nothing
+    return (time.perf_counter() - start) / steps
+
+
+for kind in [torch.device("cpu")] + ([device] if device.type != "cpu" else []):
+    print(f"{kind.type}: {seconds_per_step(kind) * 1000:.1f} ms for a bag of 5000 patches")
+if device.type == "cpu":
+    print("no GPU here; on Colab choose Runtime > Change runtime type, and run this notebook again")
+
+# %% [markdown]
+# ## In torchmil
+#
+# torchmil's `ABMIL` trains on our loader as it is, and torchmil's `Trainer` trains our model.
+
+# %%
+import torchmetrics
+from torchmil.models import ABMIL as TheirABMIL
+from torchmil.utils import Trainer
+
+torch.manual_seed(0)
+theirs = TheirABMIL(in_shape=(in_dim,))
+their_history = fit(theirs, make_loader(train_set, seed=0), val_loader, epochs=3, lr=LEARNING_RATE, device=device, progress=False)
+print("torchmil's model in our fit:   ", [f"{v:.3f}" for v in their_history.val_loss])
+
+torch.manual_seed(0)
+ours = ABMIL(in_dim)
+trainer = Trainer(ours, torch.optim.Adam(ours.parameters(), lr=LEARNING_RATE), metrics_dict={"acc": torchmetrics.Accuracy(task="binary").to(device)},
+                  obj_metric="acc", device=str(device), disable_pbar=True, verbose=False)
+trainer.train(max_epochs=3, train_dataloader=make_loader(train_set, seed=0), val_dataloader=val_loader)
+from mil_tutorial.training import evaluate_loss
+
+trained_there = evaluate_loss(ours, val_loader, device)[0]
+# The Trainer kept the last weights in the model; ours by hand after three epochs must be the same.
+print(f"our model in torchmil's Trainer: {trained_there:.3f} after 3 epochs, {curves['validation'][2]:.3f} in our loop")
+assert abs(trained_there - curves["validation"][2]) < 1e-3
+
+# %% [markdown]
+# ## What can go wrong
+#
+# - **The test set chooses the epoch.** Then its score is not a test any more. Notebook 5 measures how much that flatters.
+# - **`best = model.state_dict()`** without a copy: it points at weights that go on changing.
+# - **A NaN in one feature file** makes the loss NaN, and from then on everything. `fit` stops and names the slide:
+
+# %%
+from mil_tutorial import DataError
+
+broken = [np.random.default_rng(i).normal(size=(5, 8)) for i in range(4)]
+good = bags_from_arrays(broken, [0, 1, 0, 1], names=["slide_a", "slide_b", "slide_c", "slide_d"])
+good.bags[2]["X"][0, 0] = float("nan")
+try:
+    fit(ABMIL(8), make_loader(good, seed=0), make_loader(good), epochs=1, device="cpu", progress=False)
+except DataError as error:
+    print(error)
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise 1 (★).** Write `best_epoch_of(val_loss)`: the number of the best epoch, counted from 0.
+#
+# <details><summary>Hint</summary><code>np.argmin</code> gives the first place of the smallest value.</details>
+
+# %% tags=["exercise"]
+def best_epoch_of(val_loss):
+    ...  # write your code here
+
+# %% tags=["check"]
+def check_best_epoch(function):
+    for losses, right in [([0.7, 0.5, 0.6], 1), ([0.3], 0), ([0.9, 0.8, 0.7], 2)]:
+        answer = function(losses)
+        if answer is None:
+            return "Not yet: the function returns nothing."
+        if answer != right:
+            return f"Not yet: for {losses} it gives {answer}, expected {right}."
+    return "Right."
+
+
+print(check_best_epoch(best_epoch_of))
+
+# %% tags=["solution"]
+# @title Solution of exercise 1
+def best_epoch_of(val_loss):
+    return int(np.argmin(val_loss))
+
+
+assert check_best_epoch(best_epoch_of) == "Right.", check_best_epoch(best_epoch_of)
+assert best_epoch_of(history.val_loss) == history.best_epoch
+print("best epoch of the run above:", best_epoch_of(history.val_loss) + 1)
+
+# %% [markdown]
+# **Exercise 2 (★★).** Write `stop_epoch(val_loss, patience)`: after how many epochs does early stopping end the run?
+#
+# <details><summary>Hint</summary>Walk through the losses and remember the epoch of the best one. Stop when the current epoch is `patience` later.</details>
+
+# %% tags=["exercise"]
+def stop_epoch(val_loss, patience):
+    ...  # write your code here
+
+# %% tags=["check"]
+def check_stop_epoch(function):
+    for losses, patience, right in [([3, 2, 1, 2, 2, 2], 2, 5), ([3, 2, 1], 2, 3), ([1, 2, 2, 2], 1, 2), ([3, 2, 2, 1, 2], 3, 5)]:
+        answer = function(losses, patience)
+        if answer is None:
+            return "Not yet: the function returns nothing."
+        if answer != right:
+            return f"Not yet: for {losses} and patience {patience} it gives {answer}, expected {right} epochs."
+    return "Right."
+
+
+print(check_stop_epoch(stop_epoch))
+
+# %% tags=["solution"]
+# @title Solution of exercise 2
+def stop_epoch(val_loss, patience):
+    best = 0
+    for epoch, loss in enumerate(val_loss):
+        if loss < val_loss[best]:
+            best = epoch
+        elif epoch - best >= patience:
+            return epoch + 1
+    return len(val_loss)
+
+
+assert check_stop_epoch(stop_epoch) == "Right.", check_stop_epoch(stop_epoch)
+assert stop_epoch(stopped.val_loss, 5) == len(stopped.val_loss)
+print("the run above stopped after", stop_epoch(stopped.val_loss, 5), "epochs")
+
+# %% [markdown]
+# ## Recap
+#
+# - Train in `train()`, look in `eval()` and `inference_mode()`, keep a copy of the best weights.
+# - The **validation** slides choose the epoch. The test slides choose nothing.
+# - Two curves show overfitting; shuffled labels show leaks.
+#
+# ### Quiz
+#
+# 1. *Why is the loss near 0.69 at the start?*
+#    <details><summary>Answer</summary>A model that says "one half" for everything has the loss −ln 0.5 ≈ 0.69.</details>
+# 2. *The training loss is 0.01 and the validation loss 0.9. What now?*
+#    <details><summary>Answer</summary>It overfits. More slides, stronger weight decay, smaller steps, or stop earlier.</details>
+# 3. *Why must you wait for a GPU before you read the clock?*
+#    <details><summary>Answer</summary>Calls return before the work is done. Without `synchronize` you time how fast work is handed over.</details>
+#
+# **Next:** notebook 5 asks how good the model really is.
+
+# %% tags=["result"]
+auc = history.val_auc[history.best_epoch]
+print(f"Key result: validation loss {history.val_loss[history.best_epoch]:.3f}, AUC {auc:.3f} at epoch {history.best_epoch + 1}, on {device.type}")

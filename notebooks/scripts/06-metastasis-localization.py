@@ -1,0 +1,362 @@
+# %% [markdown]
+# # 6 · Where is the metastasis?
+#
+# **Course: Multiple Instance Learning for whole-slide images** · notebook 6 of 6
+#
+# | | |
+# |---|---|
+# | **You will be able to** | turn attention into a heatmap that can be compared between slides · measure localization by patches and by FROC · explore a slide in a viewer · hand results to QuPath |
+# | **You need** | notebooks 3 and 5 (necessary) · notebook 1 (helpful) |
+# | **Time** | about 40 minutes to read and do; it runs in under a minute on two CPU cores |
+# | **Data** | features of the synthetic slides; two slides and the tumour masks of the test set are drawn |
+
+
+# %% tags=["setup"]
+# Set-up, the same in all six notebooks. It does nothing where the course is installed.
+# On Colab it installs what is missing and leaves torch and numpy as they are.
+import importlib.util
+
+if importlib.util.find_spec("mil_tutorial") is None:
+    import subprocess
+    import sys
+
+    source = "mil-tutorial[notebook] @ git+https://github.com/mil-tutorial/mil-tutorial"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+from mil_tutorial import use_style
+
+use_style()
+
+# %% [markdown]
+# ## Attention, laid on the slide
+#
+# The model was trained with one label for each slide. Nobody told it where the tumour is. But its attention says which
+# patches counted. We train it as in notebook 5, and take the slide of notebook 1.
+
+# %%
+import h5py
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch.utils.data import DataLoader
+
+from mil_tutorial import ABMIL, TridentWSIDataset, collate_fn, draw_heatmap, fit, open_data, open_slide, predict, read_canvas, show_images
+
+data = open_data()
+encoder = data.encoders[0]
+
+
+def load(split, keys=("X", "Y")):
+    return TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=data.split(split)["wsi_name"], bag_keys=keys)
+
+
+def make_loader(part, seed=None):
+    generator = torch.Generator().manual_seed(seed) if seed is not None else None
+    return DataLoader(part, batch_size=4, shuffle=seed is not None, generator=generator, collate_fn=collate_fn)
+
+
+dataset, test_set = load("train"), load("test", ("X", "Y", "y_inst"))
+labels = dataset.get_bag_labels()
+index_train, index_val = train_test_split(range(len(dataset)), test_size=0.2, random_state=0, stratify=labels)
+torch.manual_seed(0)
+model = ABMIL(dataset[0]["X"].shape[1])
+val_loader = make_loader(dataset.subset(index_val))
+fit(model, make_loader(dataset.subset(index_train), seed=0), val_loader, epochs=20 if data.synthetic else 5, lr=5e-4)
+test = predict(model, make_loader(test_set))
+
+# %%
+y_inst = {name: test_set[i]["y_inst"].numpy() for i, name in enumerate(test.names)}
+tumor_slides = [name for name, y in zip(test.names, test.Y) if y == 1]
+wsi_name = max(tumor_slides, key=lambda name: (y_inst[name] == 1).sum())
+attention = dict(zip(test.names, test.attention))  # raw attention of each slide's patches
+probability = dict(zip(test.names, test.prob))
+
+
+def draw_canvas(name):
+    patches = test_set.read_patches(name)
+    canvas, rows, columns = read_canvas(open_slide(data.slide_path(name)), patches.coords, patches.geometry.patch_size_level0)
+    return patches, canvas, rows, columns
+
+
+patches, canvas, rows, columns = draw_canvas(wsi_name)
+f = attention[wsi_name]
+min_max = (f - f.min()) / (f.max() - f.min())  # what the original tutorial draws
+truth = draw_heatmap(canvas, (y_inst[wsi_name] == 1).astype(float), rows, columns, 50)
+prediction = draw_heatmap(canvas, min_max, rows, columns, 50)
+show_images([truth, prediction], [f"{wsi_name}: ground truth", "attention, scaled from smallest to largest"], width=13)
+plt.show()
+print(f"tumour probability of {wsi_name}: {probability[wsi_name]:.2f}")
+
+# %% [markdown]
+# *What to see: on the left red patches hold tumour. On the right red patches got much attention. The model found the place
+# with no label for any patch.*
+#
+# ## Why that picture misleads
+#
+# Scaling from smallest to largest makes **some patch of every slide red**, also on a healthy one:
+
+# %%
+normal_slides = [name for name, y in zip(test.names, test.Y) if y == 0]
+normal_name = min(normal_slides, key=probability.get)
+normal_patches, normal_canvas, normal_rows, normal_columns = draw_canvas(normal_name)
+g = attention[normal_name]
+normal_min_max = (g - g.min()) / (g.max() - g.min())
+show_images(
+    [prediction, draw_heatmap(normal_canvas, normal_min_max, normal_rows, normal_columns, 50)],
+    [f"{wsi_name}: tumour probability {probability[wsi_name]:.2f}", f"{normal_name}: tumour probability {probability[normal_name]:.2f}"], width=13)
+plt.show()
+
+# %% [markdown]
+# *What to see: the right slide has no tumour, and the model knows it. The picture looks guilty all the same.*
+#
+# Three scores that can be compared. For a patch with raw attention $f_i$ and softmax $s_i$ in a bag of $n$:
+#
+# | score | formula | meaning |
+# |---|---|---|
+# | attention × n | $n\,s_i$ | 1 is a fair share; 10 means ten times as much as that |
+# | patch logit | $\mathbf{c}^\top \mathbf{x}_i + b$ | what the classifier would say to a slide made of this patch alone |
+# | contribution | $s_i\,\mathbf{c}^\top \mathbf{x}_i$ | its part of the slide's logit: these sum to the logit, less the bias |
+
+# %%
+from mil_tutorial import attention_times_n
+
+
+def scores_of(name):
+    X = test_set[test.names.index(name)]["X"]
+    weight, bias = model.cpu().classifier.weight[0].detach(), model.classifier.bias[0].detach()
+    evidence = X @ weight
+    s = torch.softmax(torch.from_numpy(attention[name]), 0)
+    return {"attention x n": attention_times_n(attention[name]), "patch logit": (evidence + bias).numpy(), "contribution": (s * evidence).numpy()}
+
+
+scores, normal_scores = scores_of(wsi_name), scores_of(normal_name)
+logit = scores["contribution"].sum() + model.classifier.bias.item()
+print(f"sum of contributions + bias = {logit:.3f}; the model's logit is {np.log(probability[wsi_name] / (1 - probability[wsi_name])):.3f}")
+assert abs(scores["attention x n"].mean() - 1) < 1e-6
+
+# %% [markdown]
+# Now both slides with the patch logit, on **one colour scale**. Zero, the edge between the two answers, is white.
+
+# %%
+limit = max(np.abs(scores["patch logit"]).max(), np.abs(normal_scores["patch logit"]).max())
+pictures = [
+    draw_heatmap(c, 0.5 + 0.5 * s["patch logit"] / limit, r, k, 50, alpha=0.6, cmap="PuOr_r")
+    for c, s, r, k in [(canvas, scores, rows, columns), (normal_canvas, normal_scores, normal_rows, normal_columns)]
+]
+axes = show_images(pictures, [f"{wsi_name}: tumour", f"{normal_name}: normal"], width=13)
+bar = plt.colorbar(plt.cm.ScalarMappable(plt.Normalize(-limit, limit), "PuOr_r"), ax=list(axes), shrink=0.8)
+bar.set_label("patch logit: below 0 normal, above 0 tumour")
+plt.show()
+
+# %% [markdown]
+# *What to see: orange speaks for tumour, purple against it. The healthy slide is now calm. The map can be read by colour-blind
+# readers, and the bar says what a colour means.*
+#
+# ## How good is it? Patches
+#
+# A good score ranks tumour patches above the others. The **patch AUC** is the share of pairs (tumour patch, other patch) in
+# the right order. Unknown patches are left out.
+
+# %%
+from mil_tutorial import patch_metrics
+
+rows_of_table = {"random": [], "attention": [], "patch logit": [], "contribution": []}
+rng = np.random.default_rng(0)
+for name in tumor_slides:
+    s = scores_of(name)
+    for key, value in {"random": rng.random(len(y_inst[name])), "attention": s["attention x n"], "patch logit": s["patch logit"], "contribution": s["contribution"]}.items():
+        rows_of_table[key].append(patch_metrics(y_inst[name], value)["auc"])
+for key, values in rows_of_table.items():
+    print(f"{key:13s} mean patch AUC over {len(values)} tumour slides: {np.nanmean(values):.3f}")
+patch_auc = np.nanmean(rows_of_table["attention"])
+
+# %% [markdown]
+# ## How good is it? FROC
+#
+# A doctor asks differently: *if I look at the places that you mark, how many lesions do I find, and how many places are false
+# alarms?* The CAMELYON16 challenge measures that with the **FROC** curve.
+#
+# First patches become **detections**: take the best patch, drop its neighbours, take the next best. The probability of a
+# detection is the slide's probability times the patch's share of attention.
+
+# %%
+from mil_tutorial import find_detections
+
+side = patches.geometry.patch_size_level0
+
+
+def detect(name):
+    here = test_set.read_patches(name)
+    share = attention_times_n(attention[name])
+    score = probability[name] * share / (1 + share)  # from 0 to 1
+    return find_detections(score, here.coords, here.geometry.patch_size_level0)
+
+
+detections = {name: detect(name) for name in test.names}
+found = detections[wsi_name]
+print(f"{len(found)} detections on {wsi_name}; the three best (probability, x, y):")
+print(found[:3].round(2))
+
+# %% [markdown]
+# Then the **lesions**: connected drawings in the mask. Drawings nearer than 75 µm are one lesion. A lesion whose long axis is
+# below 275 µm is *isolated tumour cells*, and counts neither way.
+
+# %%
+from mil_tutorial import froc, lesions_from_mask
+
+lesions = {name: lesions_from_mask(data.mask_path(name)) if name in tumor_slides else None for name in test.names if name != "test_114"}
+for name in tumor_slides[:5]:
+    print(f"{name}: {lesions[name].count} lesions, {len(lesions[name].itc)} more of isolated tumour cells")
+result = froc({name: d for name, d in detections.items() if name in lesions}, lesions)
+
+# %%
+fig, ax = plt.subplots(figsize=(7, 3.2))
+ax.step(result.fp_per_slide, result.sensitivity, where="post", lw=2)
+for rate in [0.25, 0.5, 1, 2, 4, 8]:
+    ax.axvline(rate, color="#BBBBBB", lw=0.8, zorder=0)
+ax.set(title=f"FROC score {result.score:.3f}: the mean of the sensitivity at six rates of false alarms", xlabel="false positives per slide",
+       ylabel="share of lesions found", ylim=(0, 1.02), xscale="symlog", xticks=[0.25, 0.5, 1, 2, 4, 8], xticklabels=["¼", "½", "1", "2", "4", "8"], xlim=(0, 9))
+plt.show()
+
+# %% [markdown]
+# *What to see: the further right, the more false alarms you accept, and the more lesions are found. The best entry of the
+# challenge had a score of 0.807 (published, on the real CAMELYON16, with patch labels in training). Ours is another data
+# set, and a model that has seen no patch label; the two are not to be compared.*
+#
+# ## Explore it
+#
+# Pan with the mouse, zoom with the wheel: the three pictures move together. Hover over a patch for its place and score.
+
+# %%
+from mil_tutorial import view_heatmap
+
+view_heatmap(open_slide(data.slide_path(wsi_name)), patches.coords, side, scores, labels=y_inst[wsi_name], title=wsi_name)
+
+# %% [markdown]
+# The same as one file that opens without a network, and the patches for [QuPath](https://qupath.github.io): drag the GeoJSON
+# onto the slide there.
+
+# %%
+from pathlib import Path
+
+from mil_tutorial import write_geojson
+
+out = Path("outputs")
+view_heatmap(data.slide_path(wsi_name), patches.coords, side, scores, y_inst[wsi_name], title=wsi_name, html=out / f"{wsi_name}.html")
+write_geojson(out / f"{wsi_name}.geojson", patches.coords, side, scores, labels=y_inst[wsi_name])
+print(sorted(p.name for p in out.iterdir()))
+
+# %% [markdown]
+# ## In torchmil
+#
+# torchmil draws one patch after the other, ours all at once. Same picture:
+
+# %%
+from torchmil.visualize import draw_heatmap_wsi
+
+theirs = draw_heatmap_wsi(canvas, min_max, 50, rows, columns)
+assert np.abs(theirs.astype(int) - prediction.astype(int)).max() <= 2
+print("equal, up to 2 of 255")
+
+# %% [markdown]
+# ## What can go wrong
+#
+# - **Attention is not a diagnosis.** It says what counted, not for which answer. The patch logit adds the sign.
+# - **A heatmap off by one patch.** Coordinates from one file and features from another. Our reader compares them.
+# - **Does a model that knows nothing localize?** It must not. A check: the same attention, dealt out at random.
+
+# %%
+shuffled = [patch_metrics(y_inst[name], rng.permutation(attention[name]))["auc"] for name in tumor_slides for _ in range(20)]
+print(f"patch AUC of shuffled attention: {np.nanmean(shuffled):.3f}")
+assert abs(np.nanmean(shuffled) - 0.5) < 0.1
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise 1 (★).** Write `fair_share(raw)`: softmax of the raw attention times the number of patches.
+#
+# <details><summary>Hint</summary>Exercise 1 of notebook 3, and then <code>* len(raw)</code>.</details>
+
+# %% tags=["exercise"]
+def fair_share(raw):
+    ...  # write your code here
+
+# %% tags=["check"]
+def check_fair_share(function):
+    for raw in [np.zeros(4), np.array([0.0, 1.0, 2.0]), f]:
+        answer = function(raw)
+        if answer is None:
+            return "Not yet: the function returns nothing."
+        if abs(np.mean(answer) - 1) > 1e-5:
+            return f"Not yet: the mean is {np.mean(answer):.3f}, expected 1."
+        if not np.allclose(answer, attention_times_n(raw), atol=1e-5):
+            return "Not yet: the mean is right, the values are not. Is it a softmax?"
+    return "Right."
+
+
+print(check_fair_share(fair_share))
+
+# %% tags=["solution"]
+# @title Solution of exercise 1
+def fair_share(raw):
+    e = np.exp(raw - raw.max())
+    return e / e.sum() * len(raw)
+
+
+assert check_fair_share(fair_share) == "Right.", check_fair_share(fair_share)
+print(f"the patch with most attention has {fair_share(f).max():.1f} times its fair share")
+
+# %% [markdown]
+# **Exercise 2 (★★).** The **pointing game**: on which share of the tumour slides is the patch with the highest score a tumour
+# patch? Write `pointing_game(scores, truths)`, both lists with one array for each slide.
+#
+# <details><summary>Hint</summary><code>truth[score.argmax()] == 1</code> for one slide.</details>
+
+# %% tags=["exercise"]
+def pointing_game(scores, truths):
+    ...  # write your code here
+
+# %% tags=["check"]
+def check_pointing_game(function):
+    some_scores, some_truths = [np.array([0.1, 0.9]), np.array([0.8, 0.2]), np.array([0.3, 0.4])], [np.array([0, 1])] * 3
+    answer = function(some_scores, some_truths)
+    if answer is None:
+        return "Not yet: the function returns nothing."
+    if abs(answer - 2 / 3) > 1e-9:
+        return f"Not yet: for three slides of which two hit, it gives {answer:.3f}, expected 0.667."
+    return "Right."
+
+
+print(check_pointing_game(pointing_game))
+
+# %% tags=["solution"]
+# @title Solution of exercise 2
+def pointing_game(scores, truths):
+    return np.mean([truth[score.argmax()] == 1 for score, truth in zip(scores, truths)])
+
+
+assert check_pointing_game(pointing_game) == "Right.", check_pointing_game(pointing_game)
+hits = pointing_game([attention[name] for name in tumor_slides], [y_inst[name] for name in tumor_slides])
+print(f"attention points at tumour on {hits:.0%} of the tumour slides")
+
+# %% [markdown]
+# ## Recap
+#
+# - Min–max scaling makes every slide look guilty. Use a score with a meaning, and **one scale**.
+# - **Patch AUC** asks for the order of patches, **FROC** for lesions found and false alarms.
+# - Results leave in level-0 pixels, so that viewer, QuPath and masks agree.
+#
+# ### Quiz
+#
+# 1. *On a healthy slide, one patch has 20 times its fair share of attention. Is it tumour?*
+#    <details><summary>Answer</summary>No. Attention is always shared out. Look at the slide's probability and the patch's logit.</details>
+# 2. *Why do isolated tumour cells count neither way in FROC?*
+#    <details><summary>Answer</summary>Experts disagree on them. Finding one is not rewarded, and is no false alarm either.</details>
+# 3. *Why are normal slides part of FROC?*
+#    <details><summary>Answer</summary>False alarms on healthy slides cost a doctor's time, too.</details>
+#
+# **You have been through the course.** You can now point `MIL_TUTORIAL_DATA` at your own slides, or at CAMELYON16.
+
+# %% tags=["result"]
+print(f"Key result: patch AUC {patch_auc:.3f}, attention points at tumour on {hits:.0%} of tumour slides, FROC {result.score:.3f}")
