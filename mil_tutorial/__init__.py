@@ -3,7 +3,9 @@
 Names are loaded when first used, so that work on slides and files does not wait for PyTorch.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 
 __version__ = "0.1.0"
 
@@ -21,7 +23,15 @@ _HOMES = {
     "training": ("History", "Predictions", "fit", "pick_device", "predict"),
     "evaluation": ("bag_metrics", "choose_threshold", "patch_metrics"),
     "froc": ("Lesions", "froc", "lesions_from_mask"),
-    "localization": ("attention_times_n", "find_detections", "read_detections", "scale_min_max", "scale_rank", "write_detections", "write_geojson"),
+    "localization": (
+        "attention_times_n",
+        "find_detections",
+        "read_detections",
+        "scale_min_max",
+        "scale_rank",
+        "write_detections",
+        "write_geojson",
+    ),
     "style": ("show_images", "use_style"),
     "viewer": ("view_heatmap",),
 }
@@ -39,3 +49,14 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _Package(ModuleType):
+    """Importing the module `froc` or `prepare` must not hide the function of that name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

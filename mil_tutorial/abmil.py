@@ -49,7 +49,9 @@ class ABMIL(MILPool):
             u = u * torch.sigmoid(self.att_U(h))
         return self.att_w(u).squeeze(-1)
 
-    def forward(self, X: Tensor, mask: Tensor | None = None, return_att: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, X: Tensor, mask: Tensor | None = None, return_att: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Classify padded bags.
 
         Args:
@@ -77,7 +79,9 @@ class ABMIL(MILPool):
         f = self.attention(h)  # (Σn,)
         B = len(offsets) - 1
         bag = torch.repeat_interleave(torch.arange(B, device=X.device), offsets.diff())  # (Σn,) bag of each patch
-        top = f.new_full((B,), -torch.inf).scatter_reduce(0, bag, f.detach(), "amax")  # for a softmax that does not overflow
+        top = f.new_full((B,), -torch.inf).scatter_reduce(
+            0, bag, f.detach(), "amax"
+        )  # for a softmax that does not overflow
         e = torch.exp(f - top[bag])  # (Σn,)
         s = e / e.new_zeros(B).index_add(0, bag, e)[bag]  # (Σn,), sums to 1 in each bag
         z = h.new_zeros(B, self.dim).index_add(0, bag, s.unsqueeze(-1) * h)  # (B, H)
@@ -88,7 +92,9 @@ class ABMIL(MILPool):
 class MeanPool(MILPool):
     """The mean of a bag's patches, classified. Its "attention" is the logit that each patch would get alone."""
 
-    def forward(self, X: Tensor, mask: Tensor | None = None, return_att: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, X: Tensor, mask: Tensor | None = None, return_att: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         h = self.feat_ext(X)  # (B, N, H)
         weight = torch.ones(X.shape[:2], device=X.device) if mask is None else mask.float()
         z = (h * weight.unsqueeze(-1)).sum(1) / weight.sum(1, keepdim=True)  # (B, H)
@@ -99,7 +105,9 @@ class MeanPool(MILPool):
 class MaxPool(MILPool):
     """Each patch is classified; the bag is as positive as its most positive patch."""
 
-    def forward(self, X: Tensor, mask: Tensor | None = None, return_att: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, X: Tensor, mask: Tensor | None = None, return_att: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         scores = self.classifier(self.feat_ext(X)).squeeze(-1)  # (B, N)
         real = scores if mask is None else scores.masked_fill(~mask.bool(), -torch.inf)
         logits = real.max(1).values

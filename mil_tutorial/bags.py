@@ -25,7 +25,9 @@ from mil_tutorial.labels import read_label_table, read_patch_labels
 KEYS = ("X", "Y", "y_inst", "adj", "coords")
 
 
-def build_adjacency(cells: np.ndarray, distance: float = np.sqrt(2), features: np.ndarray | None = None, normalize: bool = True) -> torch.Tensor:
+def build_adjacency(
+    cells: np.ndarray, distance: float = np.sqrt(2), features: np.ndarray | None = None, normalize: bool = True
+) -> torch.Tensor:
     """Which patches are neighbours in the grid.
 
     Args:
@@ -42,7 +44,9 @@ def build_adjacency(cells: np.ndarray, distance: float = np.sqrt(2), features: n
     row, column = np.concatenate([pairs, pairs[:, ::-1]]).T
     weight = np.ones(len(row))
     if features is not None:
-        weight = np.exp(-np.linalg.norm(features[row].astype(np.float64) - features[column], axis=1) / features.shape[1])
+        weight = np.exp(
+            -np.linalg.norm(features[row].astype(np.float64) - features[column], axis=1) / features.shape[1]
+        )
     if normalize:
         degree = np.bincount(row, weight, n)
         weight = weight / np.sqrt(degree[row] * degree[column])
@@ -51,7 +55,9 @@ def build_adjacency(cells: np.ndarray, distance: float = np.sqrt(2), features: n
         weight = np.ones(1)
     ordered = coo_array((weight, (row, column)), shape=(n, n)).tocsr().tocoo()  # sorted by row, then column
     index = torch.from_numpy(np.stack(ordered.coords).astype(np.int64))
-    return torch.sparse_coo_tensor(index, torch.from_numpy(ordered.data.astype(np.float32)), (n, n), is_coalesced=True)
+    return torch.sparse_coo_tensor(
+        index, torch.from_numpy(ordered.data.astype(np.float32)), (n, n), is_coalesced=True, check_invariants=False
+    )
 
 
 class TridentWSIDataset(Dataset):
@@ -97,16 +103,24 @@ class TridentWSIDataset(Dataset):
         self._label = dict(zip(table["wsi_name"], table["wsi_label"], strict=True))
         if not self.features_path.is_dir():
             others = ", ".join(sorted(p.name for p in self.base_path.glob("features_*"))) or "none"
-            raise DataError(f"{self.features_path}: there is no such folder (feature folders there: {others}). Check the encoder's name.")
+            raise DataError(
+                f"{self.features_path}: there is no such folder (feature folders there: {others}). Check the encoder's name."
+            )
         there = {p.stem for p in self.features_path.glob("*.h5") if not p.name.startswith(".")}
         names = sorted(there & set(self._label)) if wsi_names is None else sorted(wsi_names)
         lost = [n for n in names if n not in there]
         if lost or not names:
-            what = f"{len(lost)} of {len(names)} slides have no features, such as {lost[0]}" if lost else "no slide has both features and a label"
+            what = (
+                f"{len(lost)} of {len(names)} slides have no features, such as {lost[0]}"
+                if lost
+                else "no slide has both features and a label"
+            )
             raise DataError(f"{self.features_path}: {what}. Prepare them, or take them out of {self.labels_path.name}.")
         nameless = [n for n in names if n not in self._label]
         if nameless:
-            raise DataError(f"{labels_path}: no label for slide {nameless[0]} and {len(nameless) - 1} more. Add the lines.")
+            raise DataError(
+                f"{labels_path}: no label for slide {nameless[0]} and {len(nameless) - 1} more. Add the lines."
+            )
         self.bag_names = names
         self._kept: dict[str, TensorDict] = {}
         if load_at_init:
@@ -142,13 +156,17 @@ class TridentWSIDataset(Dataset):
         features, feature_coords = trident.read_features(path)
         n = len(features)
         if n == 0:
-            raise DataError(f"{path}: slide {name} has no patches, and a bag needs at least one. Leave the slide out of the split.")
+            raise DataError(
+                f"{path}: slide {name} has no patches, and a bag needs at least one. Leave the slide out of the split."
+            )
         bag = {"X": torch.from_numpy(features.astype(np.float32, copy=False))}
         if {"adj", "coords", "y_inst"} & set(self.bag_keys):
             patches = self.read_patches(name)
             side = patches.geometry.patch_size_level0
             if self.patch_size is not None and self.patch_size != side:
-                raise DataError(f"{path}: patches are {side} level-0 pixels wide, patch_size={self.patch_size} was given. Leave patch_size out.")
+                raise DataError(
+                    f"{path}: patches are {side} level-0 pixels wide, patch_size={self.patch_size} was given. Leave patch_size out."
+                )
             order = trident.match_rows(path, feature_coords, n, patches)
             if order is not None:
                 features = features[order]
@@ -156,7 +174,9 @@ class TridentWSIDataset(Dataset):
             cells = patches.geometry.cells(patches.coords)
             bag["coords"] = torch.from_numpy(cells)
             if "adj" in self.bag_keys:
-                bag["adj"] = build_adjacency(cells, self.distance, features if self.adj_with_dist else None, self.norm_adj)
+                bag["adj"] = build_adjacency(
+                    cells, self.distance, features if self.adj_with_dist else None, self.norm_adj
+                )
             if "y_inst" in self.bag_keys:
                 bag["y_inst"] = torch.from_numpy(read_patch_labels(self.patch_labels_path / f"{name}.h5", n))
         bag["Y"] = torch.tensor(float(self._label[name]))
@@ -188,7 +208,9 @@ class ListOfBags(Dataset):
         return ListOfBags([self.bags[i] for i in indices], [self.bag_names[i] for i in indices])
 
 
-def bags_from_arrays(arrays: Sequence[np.ndarray], labels: Sequence[int], names: Sequence[str] | None = None) -> ListOfBags:
+def bags_from_arrays(
+    arrays: Sequence[np.ndarray], labels: Sequence[int], names: Sequence[str] | None = None
+) -> ListOfBags:
     """A dataset from plain arrays: one (n, D) array and one label (0 or 1) for each bag.
 
     Raises:
@@ -196,14 +218,20 @@ def bags_from_arrays(arrays: Sequence[np.ndarray], labels: Sequence[int], names:
     """
     names = [f"bag {i}" for i in range(len(arrays))] if names is None else list(names)
     if not len(arrays) == len(labels) == len(names):
-        raise DataError(f"{len(arrays)} bags, {len(labels)} labels and {len(names)} names: give one of each for every bag.")
+        raise DataError(
+            f"{len(arrays)} bags, {len(labels)} labels and {len(names)} names: give one of each for every bag."
+        )
     bags = []
     for name, array, label in zip(names, arrays, labels, strict=True):
         X = torch.as_tensor(np.asarray(array), dtype=torch.float32)
         if X.ndim != 2 or len(X) == 0:
-            raise DataError(f"{name}: has shape {tuple(X.shape)}, expected (n, D) with n at least 1. Leave empty bags out.")
+            raise DataError(
+                f"{name}: has shape {tuple(X.shape)}, expected (n, D) with n at least 1. Leave empty bags out."
+            )
         if bags and X.shape[1] != bags[0]["X"].shape[1]:
-            raise DataError(f"{name}: has {X.shape[1]} features, {names[0]} has {bags[0]['X'].shape[1]}. Use one encoder for all bags.")
+            raise DataError(
+                f"{name}: has {X.shape[1]} features, {names[0]} has {bags[0]['X'].shape[1]}. Use one encoder for all bags."
+            )
         if not torch.isfinite(X).all():
             raise DataError(f"{name}: holds NaN or infinite features. Make its features again.")
         if label not in (0, 1):

@@ -54,12 +54,26 @@ def _check_slide(run: Path, encoder: str, name: str, label: int) -> list[Finding
         return [Finding("error", name, str(error))]
     geometry, n = patches.geometry, len(patches.coords)
     if n == 0:
-        found.append(Finding("note", name, f"{patches_file}: no patches, the slide has no tissue. Leave it out of training."))
+        found.append(
+            Finding("note", name, f"{patches_file}: no patches, the slide has no tissue. Leave it out of training.")
+        )
     elif (patches.coords < 0).any() or (patches.coords >= (geometry.width, geometry.height)).any():
-        found.append(Finding("error", name, f"{patches_file}: patches lie outside the slide of {geometry.width} x {geometry.height} px. Make them again."))
+        found.append(
+            Finding(
+                "error",
+                name,
+                f"{patches_file}: patches lie outside the slide of {geometry.width} x {geometry.height} px. Make them again.",
+            )
+        )
     expected = geometry.patch_size * geometry.level0_magnification / geometry.target_magnification
     if abs(geometry.patch_size_level0 - expected) > 1:
-        found.append(Finding("error", name, f"{patches_file}: patch_size_level0 is {geometry.patch_size_level0}, magnification says {expected:g}. Make them again."))
+        found.append(
+            Finding(
+                "error",
+                name,
+                f"{patches_file}: patch_size_level0 is {geometry.patch_size_level0}, magnification says {expected:g}. Make them again.",
+            )
+        )
     if len(np.unique(patches.coords, axis=0)) != n:
         found.append(Finding("error", name, f"{patches_file}: some patches are there twice. Make them again."))
     try:
@@ -79,9 +93,21 @@ def _check_slide(run: Path, encoder: str, name: str, label: int) -> list[Finding
         try:
             labels = read_patch_labels(labels_file, n)
             if label == 1 and not (labels == 1).any():
-                found.append(Finding("note", name, f"{labels_file}: a tumour slide without a tumour patch; patch metrics cannot see its lesions."))
+                found.append(
+                    Finding(
+                        "note",
+                        name,
+                        f"{labels_file}: a tumour slide without a tumour patch; patch metrics cannot see its lesions.",
+                    )
+                )
             if label == 0 and (labels == 1).any():
-                found.append(Finding("error", name, f"{labels_file}: a normal slide with {int((labels == 1).sum())} tumour patches. Check its label."))
+                found.append(
+                    Finding(
+                        "error",
+                        name,
+                        f"{labels_file}: a normal slide with {int((labels == 1).sum())} tumour patches. Check its label.",
+                    )
+                )
         except DataError as error:
             found.append(Finding("error", name, str(error)))
     return found
@@ -111,14 +137,31 @@ def check_root(path: str | os.PathLike | None = None, encoder: str | None = None
         except DataError as error:
             findings.append(Finding("error", "", str(error)))
     both = sorted(splits.get("train", set()) & splits.get("test", set()))
-    findings += [Finding("error", name, f"{data.root}: slide {name} is in train.csv and in test.csv. Keep it in one.") for name in both]
+    findings += [
+        Finding("error", name, f"{data.root}: slide {name} is in train.csv and in test.csv. Keep it in one.")
+        for name in both
+    ]
     used = set.union(*splits.values()) if splits else set()
-    findings += [Finding("error", n, f"{data.root}: slide {n} is in a split, but not in wsi_labels.csv. Add it.") for n in sorted(used - set(table.index))]
-    there = {p.name.removesuffix("_patches.h5") for p in (run / "patches").glob("*_patches.h5") if not p.name.startswith(".")}
-    findings += [Finding("note", n, f"{run / 'patches'}: slide {n} has patches but no label. It is not used.") for n in sorted(there - set(table.index))]
-    for name in tqdm(sorted(set(table.index) & (used or set(table.index))), desc="Checking", unit="slide", disable=not progress):
+    findings += [
+        Finding("error", n, f"{data.root}: slide {n} is in a split, but not in wsi_labels.csv. Add it.")
+        for n in sorted(used - set(table.index))
+    ]
+    there = {
+        p.name.removesuffix("_patches.h5") for p in (run / "patches").glob("*_patches.h5") if not p.name.startswith(".")
+    }
+    findings += [
+        Finding("note", n, f"{run / 'patches'}: slide {n} has patches but no label. It is not used.")
+        for n in sorted(there - set(table.index))
+    ]
+    for name in tqdm(
+        sorted(set(table.index) & (used or set(table.index))), desc="Checking", unit="slide", disable=not progress
+    ):
         if not data.synthetic and not any((data.root / "images").glob(f"{name}.*")):
-            findings.append(Finding("note", name, f"{data.root / 'images'}: slide {name} has no image; training works, pictures do not."))
+            findings.append(
+                Finding(
+                    "note", name, f"{data.root / 'images'}: slide {name} has no image; training works, pictures do not."
+                )
+            )
         findings += _check_slide(run, encoder, name, int(table[name]))
     counts = {
         "labelled slides": len(table), "tumour slides": int(table.sum()), **{f"{k} slides": len(v) for k, v in splits.items()},

@@ -43,10 +43,14 @@ def _fixture(args) -> int:
         print(f"{len(names)} synthetic slides with masks lie in {root}")
     if args.verify:
         differences = tree.verify(root, names, args.workers)
-        print(f"{len(differences)} slides: coordinates and labels equal the shipped ones, features differ by at most {max(differences.values()):.4f}")
+        print(
+            f"{len(differences)} slides: coordinates and labels equal the shipped ones, features differ by at most {max(differences.values()):.4f}"
+        )
     if not (args.all or args.slides or args.verify):
         tree.copy_shipped(root)
-        print(f"The fixture's data root is {root}\n{len(tree.ROSTER)} synthetic slides, drawn on demand; --all draws them now.")
+        print(
+            f"The fixture's data root is {root}\n{len(tree.ROSTER)} synthetic slides, drawn on demand; --all draws them now."
+        )
     return 0
 
 
@@ -66,8 +70,19 @@ def _labels(args) -> int:
     from mil_tutorial.labels import label_folder
 
     if args.patch_level != 0:
-        raise DataError(f"--patch_level {args.patch_level}: coordinates are level-0 pixels, so masks are counted at level 0. Leave the option out.")
-    done = label_folder(args.csv_path, args.masks_dir, args.coords_dir, args.save_dir, args.patch_size, args.tumor_value, args.threshold, args.halve)
+        raise DataError(
+            f"--patch_level {args.patch_level}: coordinates are level-0 pixels, so masks are counted at level 0. Leave the option out."
+        )
+    done = label_folder(
+        args.csv_path,
+        args.masks_dir,
+        args.coords_dir,
+        args.save_dir,
+        args.patch_size,
+        args.tumor_value,
+        args.threshold,
+        args.halve,
+    )
     tumor = sum(int((labels.label == 1).sum()) for labels in done.values())
     print(f"{len(done)} slides labelled now, {tumor} tumour patches; files in {Path(args.save_dir).resolve()}")
     return 0
@@ -87,7 +102,9 @@ def _encoder_and_data(args):
     data = open_data(args.data)
     encoder = args.encoder or (data.encoders or [None])[0]
     if encoder is None:
-        raise DataError(f"{data.trident_dir}: no folder features_<encoder>. Run TRIDENT or `mil-tutorial prepare` first.")
+        raise DataError(
+            f"{data.trident_dir}: no folder features_<encoder>. Run TRIDENT or `mil-tutorial prepare` first."
+        )
     return data, encoder
 
 
@@ -104,7 +121,9 @@ def _loader(dataset, seed=None):
     from mil_tutorial.collate import collate_fn
 
     generator = torch.Generator().manual_seed(seed) if seed is not None else None
-    return torch.utils.data.DataLoader(dataset, batch_size=1, shuffle=seed is not None, generator=generator, collate_fn=collate_fn)
+    return torch.utils.data.DataLoader(
+        dataset, batch_size=1, shuffle=seed is not None, generator=generator, collate_fn=collate_fn
+    )
 
 
 def _train(args) -> int:
@@ -121,15 +140,31 @@ def _train(args) -> int:
     try:
         train, val = train_test_split(range(len(dataset)), test_size=0.2, random_state=args.seed, stratify=labels)
     except ValueError as error:
-        raise DataError(f"{data.root / 'train.csv'}: cannot be split 80/20 with both classes on both sides ({error}). Add slides.") from error
+        raise DataError(
+            f"{data.root / 'train.csv'}: cannot be split 80/20 with both classes on both sides ({error}). Add slides."
+        ) from error
     dim = dataset[0]["X"].shape[1]
     torch.manual_seed(args.seed)
     model = ABMIL(dim, gated=args.gated)
     val_loader = _loader(dataset.subset(val))
-    history = fit(model, _loader(dataset.subset(train), args.seed), val_loader, epochs=args.epochs, lr=args.lr, patience=args.patience)
+    history = fit(
+        model,
+        _loader(dataset.subset(train), args.seed),
+        val_loader,
+        epochs=args.epochs,
+        lr=args.lr,
+        patience=args.patience,
+    )
     validation = predict(model, val_loader)
     threshold = choose_threshold(validation.Y, validation.prob)
-    state = {"model": model.cpu().state_dict(), "in_dim": dim, "gated": args.gated, "encoder": encoder, "threshold": threshold, "seed": args.seed}
+    state = {
+        "model": model.cpu().state_dict(),
+        "in_dim": dim,
+        "gated": args.gated,
+        "encoder": encoder,
+        "threshold": threshold,
+        "seed": args.seed,
+    }
     with written_whole(args.out) as temporary:
         torch.save(state, temporary)
     print(f"best epoch {history.best_epoch + 1} of {len(history.val_loss)}, validation loss {history.val_loss[history.best_epoch]:.3f},"
@@ -151,7 +186,9 @@ def _load_checkpoint(path):
         model = ABMIL(state["in_dim"], gated=state["gated"])
         model.load_state_dict(state["model"])
     except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path}: is no checkpoint of `mil-tutorial train` ({str(error)[:160]}). Train again.") from error
+        raise DataError(
+            f"{path}: is no checkpoint of `mil-tutorial train` ({str(error)[:160]}). Train again."
+        ) from error
     return model, state
 
 
@@ -167,7 +204,9 @@ def _evaluate(args) -> int:
     if args.json:
         print(json.dumps({k: vars(v) for k, v in metrics.items()}, indent=1))
     else:
-        print(f"{len(found.names)} test slides, threshold {state['threshold']:.3f} chosen on validation slides; 95 % intervals over slides")
+        print(
+            f"{len(found.names)} test slides, threshold {state['threshold']:.3f} chosen on validation slides; 95 % intervals over slides"
+        )
         print("\n".join(f"{name:>18}  {estimate}" for name, estimate in metrics.items()))
     return 0
 
@@ -200,22 +239,33 @@ def _localize(args) -> int:
         probability = float(torch.sigmoid(logit)[0])
         detections = find_detections(share * probability / len(share), patches.coords, side)
         write_detections(out / "detections" / f"{name}.csv", detections)
-        write_geojson(out / "geojson" / f"{name}.geojson", patches.coords, side, {"attention x n": share, "raw attention": raw[0].numpy()})
+        write_geojson(
+            out / "geojson" / f"{name}.geojson",
+            patches.coords,
+            side,
+            {"attention x n": share, "raw attention": raw[0].numpy()},
+        )
         if args.html:
             view_heatmap(data.slide_path(name), patches.coords, side, {"attention x n": share, "raw attention": raw[0].numpy()},
                          title=f"{name}: tumour probability {probability:.2f}", html=out / "html" / f"{name}.html")  # fmt: skip
-    print(f"{len(names)} slides: detections (CSV), patches for QuPath (GeoJSON){', viewers (HTML)' if args.html else ''} in {out.resolve()}")
+    print(
+        f"{len(names)} slides: detections (CSV), patches for QuPath (GeoJSON){', viewers (HTML)' if args.html else ''} in {out.resolve()}"
+    )
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(prog="mil-tutorial", description="Multiple Instance Learning for whole-slide images: the course's steps.")
+    parser = argparse.ArgumentParser(
+        prog="mil-tutorial", description="Multiple Instance Learning for whole-slide images: the course's steps."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, function, text):
-        sub = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        sub = commands.add_parser(
+            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
         sub.set_defaults(function=function)
         return sub
 
@@ -240,7 +290,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--overlap", type=int, default=0, help="pixels that neighbours share at --mag")
     p.add_argument("--patch_encoder", default="efficientnet_lite0", help="efficientnet_lite0, or timm:<model>")
     p.add_argument("--segmenter", choices=["otsu"], default="otsu", help="how tissue is found")
-    p.add_argument("--min_tissue_proportion", type=float, default=0.0, help="least share of tissue; 0 keeps what touches tissue")
+    p.add_argument(
+        "--min_tissue_proportion", type=float, default=0.0, help="least share of tissue; 0 keeps what touches tissue"
+    )
     p.add_argument("--mpp", type=float, help="µm per pixel at level 0, for slides that do not say it")
     p.add_argument("--dtype", choices=["float16", "float32"], default="float32", help="type of the features")
 
@@ -249,14 +301,20 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--masks_dir", required=True, help="folder of <slide>_mask.tif")
     p.add_argument("--coords_dir", required=True, help="folder of <slide>_patches.h5")
     p.add_argument("--save_dir", required=True, help="folder to write <slide>.h5 to")
-    p.add_argument("--patch_size", type=int, help="side of a patch in level-0 pixels; by default the coordinate file says it")
-    p.add_argument("--patch_level", type=int, default=0, help="level that the coordinates refer to; TRIDENT's refer to 0")
+    p.add_argument(
+        "--patch_size", type=int, help="side of a patch in level-0 pixels; by default the coordinate file says it"
+    )
+    p.add_argument(
+        "--patch_level", type=int, default=0, help="level that the coordinates refer to; TRIDENT's refer to 0"
+    )
     p.add_argument("--tumor_value", type=int, default=2, help="the masks' value for tumour")
     p.add_argument("--threshold", type=float, default=0.5, help="a patch is tumour above this share")
     p.add_argument("--halve", action=argparse.BooleanOptionalAction, default=True,
                    help="on a tumour slide, halve the threshold until some patch is tumour, as the original tutorial does")  # fmt: skip
 
-    p = command("check", _check, "Say what is missing in a data root or does not fit. Exit code 1 if it would spoil training.")
+    p = command(
+        "check", _check, "Say what is missing in a data root or does not fit. Exit code 1 if it would spoil training."
+    )
     p.add_argument("root", nargs="?", help="data root; by default $MIL_TUTORIAL_DATA or the synthetic slides")
     p.add_argument("--encoder", help="whose features to check")
     p.add_argument("--json", action="store_true", help="for programs")

@@ -61,7 +61,7 @@ def _stack_sparse(matrices: Sequence[torch.Tensor], size: int) -> torch.Tensor:
     number = torch.cat([torch.full((p.values().shape[0],), i) for i, p in enumerate(parts)])
     index = torch.cat([number[None], torch.cat([p.indices() for p in parts], 1)])
     values = torch.cat([p.values() for p in parts])
-    return torch.sparse_coo_tensor(index, values, (len(parts), size, size), is_coalesced=True)
+    return torch.sparse_coo_tensor(index, values, (len(parts), size, size), is_coalesced=True, check_invariants=False)
 
 
 def collate_packed(bags: Sequence[TensorDict]) -> TensorDict:

@@ -40,7 +40,9 @@ def notebook_folder() -> Path:
     for folder in (here.parent / "notebooks", here / "_notebooks"):
         if list(folder.glob("0*.ipynb")):
             return folder
-    raise DataError(f"{here}: the notebooks are not there. Run `make notebooks` in the checkout, or install the package again.")
+    raise DataError(
+        f"{here}: the notebooks are not there. Run `make notebooks` in the checkout, or install the package again."
+    )
 
 
 def _key_result(notebook) -> str:
@@ -63,7 +65,11 @@ def run_notebook(path: Path, target: Path, timeout: int = 1200, bar: tqdm | None
             bar.set_postfix_str(f"{path.stem} cell {cell_index + 1}/{len(notebook.cells)}")
 
     client = NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(target.parent)}}, on_cell_start=on_cell
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(target.parent)}},
+        on_cell_start=on_cell,
     )
     start, error, peak = time.perf_counter(), "", 0
     try:
@@ -91,7 +97,9 @@ def run_course(out: str | os.PathLike = "build/notebooks", only: str | None = No
         import ipykernel  # noqa: F401
         import nbclient  # noqa: F401
     except ImportError as error:
-        raise DataError(f"{error.name} is not installed. The course needs: pip install 'mil-tutorial[course]'.") from error
+        raise DataError(
+            f"{error.name} is not installed. The course needs: pip install 'mil-tutorial[course]'."
+        ) from error
     paths = sorted(notebook_folder().glob("0*.ipynb"))
     paths = [p for p in paths if only is None or p.stem.startswith(only)]
     if not paths:

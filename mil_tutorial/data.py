@@ -44,7 +44,9 @@ class DataRoot:
         from mil_tutorial.labels import read_label_table
 
         if which not in ("train", "test"):
-            raise ValueError(f"split {which!r} is unknown, expected 'train' or 'test'. Validation slides are taken from train.")
+            raise ValueError(
+                f"split {which!r} is unknown, expected 'train' or 'test'. Validation slides are taken from train."
+            )
         return read_label_table(self.root / f"{which}.csv")
 
     @property
@@ -71,7 +73,9 @@ class DataRoot:
 
         found = [p for suffix in SLIDE_SUFFIXES if (p := self.root / "images" / f"{name}{suffix}").is_file()]
         if not found:
-            raise DataError(f"{self.root / 'images' / name}: no slide of this name ({', '.join(SLIDE_SUFFIXES)}). Check the name and {VARIABLE}.")
+            raise DataError(
+                f"{self.root / 'images' / name}: no slide of this name ({', '.join(SLIDE_SUFFIXES)}). Check the name and {VARIABLE}."
+            )
         return found[0]
 
     def mask_path(self, name: str) -> Path:
@@ -109,7 +113,9 @@ def _run_folder(root: Path) -> Path:
     if usual in runs or not runs:
         return usual
     if len(runs) > 1:
-        raise DataError(f"{jobs}: several TRIDENT runs, {', '.join(r.name for r in runs)}. Give one to open_data(...).trident_dir or keep one.")
+        raise DataError(
+            f"{jobs}: several TRIDENT runs, {', '.join(r.name for r in runs)}. Give one to open_data(...).trident_dir or keep one."
+        )
     return runs[0]
 
 

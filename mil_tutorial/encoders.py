@@ -96,11 +96,18 @@ def load_encoder(name: str = DEFAULT_ENCODER, device: str | torch.device = "cpu"
         try:
             import timm
         except ImportError as error:
-            raise DataError(f"--patch_encoder {name}: timm is not installed. Install it: pip install 'mil-tutorial[timm]'.") from error
+            raise DataError(
+                f"--patch_encoder {name}: timm is not installed. Install it: pip install 'mil-tutorial[timm]'."
+            ) from error
         network = timm.create_model(name[5:], pretrained=True, num_classes=0).eval().to(device)
         config = timm.data.resolve_model_data_config(network)
         return PatchEncoder(
-            name.replace(":", "_").replace("/", "_"), config["input_size"][1], network.num_features, network, config["mean"], config["std"]
+            name.replace(":", "_").replace("/", "_"),
+            config["input_size"][1],
+            network.num_features,
+            network,
+            config["mean"],
+            config["std"],
         )
     raise DataError(
         f"--patch_encoder {name}: no such encoder here. Use {DEFAULT_ENCODER} or timm:<model>."

@@ -48,7 +48,9 @@ def _values(y, score, threshold) -> dict[str, float]:
     return {k: float(v) for k, v in out.items()}
 
 
-def bag_metrics(y_true: np.ndarray, y_score: np.ndarray, threshold: float = 0.5, n_bootstrap: int = 1000, seed: int = 0) -> dict[str, Estimate]:
+def bag_metrics(
+    y_true: np.ndarray, y_score: np.ndarray, threshold: float = 0.5, n_bootstrap: int = 1000, seed: int = 0
+) -> dict[str, Estimate]:
     """Metrics of bag predictions with 95 % intervals, bootstrapped within each class.
 
     Args:
@@ -74,7 +76,9 @@ def bag_metrics(y_true: np.ndarray, y_score: np.ndarray, threshold: float = 0.5,
         draws.append(_values(y[pick], score[pick], threshold))
     out = {}
     for name, value in point.items():
-        low, high = np.quantile([d[name] for d in draws], (0.025, 0.975)) if draws and np.isfinite(value) else (np.nan, np.nan)
+        low, high = (
+            np.quantile([d[name] for d in draws], (0.025, 0.975)) if draws and np.isfinite(value) else (np.nan, np.nan)
+        )
         out[name] = Estimate(value, float(low), float(high))
     return out
 
@@ -111,4 +115,9 @@ def patch_metrics(y_inst: np.ndarray, score: np.ndarray) -> dict[str, float]:
     if not known.any():
         return {"auc": np.nan, "average_precision": np.nan, "prevalence": np.nan, "n": 0}
     values = _values(*_check_scores(y[known], score[known]), threshold=0.5)
-    return {"auc": values["auc"], "average_precision": values["average_precision"], "prevalence": float(y[known].mean()), "n": int(known.sum())}
+    return {
+        "auc": values["auc"],
+        "average_precision": values["average_precision"],
+        "prevalence": float(y[known].mean()),
+        "n": int(known.sum()),
+    }

@@ -30,7 +30,9 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{path.parent}: the folder cannot be made ({error.strerror}). Choose a folder you may write to.") from error
+        raise DataError(
+            f"{path.parent}: the folder cannot be made ({error.strerror}). Choose a folder you may write to."
+        ) from error
     temporary = path.with_name(f".{path.stem[:60]}.{os.getpid()}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
@@ -38,6 +40,8 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         if error.filename is None or Path(error.filename) != temporary:
             raise
-        raise DataError(f"{path}: cannot be written ({error.strerror}). Check the free space and your rights there.") from error
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}). Check the free space and your rights there."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -59,7 +59,11 @@ def lesions_from_annotation(tumor: np.ndarray, mpp: float = 0.243) -> Lesions | 
     distance = cv2.distanceTransform((~tumor).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     joined = ndimage.binary_fill_holes(distance < JOIN / (mpp * 2**LEVEL * 2))
     labels, _ = ndimage.label(joined, structure=np.ones((3, 3)))
-    small = (n for n, box in enumerate(ndimage.find_objects(labels), 1) if _major_axis(labels[box] == n) < ITC_LENGTH / (mpp * 2**LEVEL))
+    small = (
+        n
+        for n, box in enumerate(ndimage.find_objects(labels), 1)
+        if _major_axis(labels[box] == n) < ITC_LENGTH / (mpp * 2**LEVEL)
+    )
     return Lesions(labels.astype(np.int32), frozenset(small))
 
 
@@ -108,7 +112,9 @@ def froc(detections: Mapping[str, np.ndarray], lesions: Mapping[str, Lesions | N
         raise ValueError("no slides to score.")
     strange = sorted(set(detections) - set(lesions))
     if strange:
-        raise ValueError(f"detections on {strange[0]}, which is not among the slides to score. Give its lesions, or None if it is normal.")
+        raise ValueError(
+            f"detections on {strange[0]}, which is not among the slides to score. Give its lesions, or None if it is normal."
+        )
     total = sum(found.count for found in lesions.values() if found is not None)
     if total == 0:
         raise ValueError("no slide has a lesion larger than isolated tumour cells, so sensitivity is not defined.")

@@ -51,7 +51,9 @@ class Geometry:
     patch_size_level0: int
 
     @classmethod
-    def for_slide(cls, *, mpp: float, width: int, height: int, magnification: float, patch_size: int, overlap: int = 0) -> Geometry:
+    def for_slide(
+        cls, *, mpp: float, width: int, height: int, magnification: float, patch_size: int, overlap: int = 0
+    ) -> Geometry:
         """The grid of a slide at a magnification.
 
         Raises:
@@ -59,9 +61,13 @@ class Geometry:
         """
         level0 = nominal_magnification(mpp)
         if magnification > level0:
-            raise ValueError(f"the slide is {level0:g}x ({mpp} µm per pixel), patches at {magnification:g}x were asked for.")
+            raise ValueError(
+                f"the slide is {level0:g}x ({mpp} µm per pixel), patches at {magnification:g}x were asked for."
+            )
         if not 0 <= overlap < patch_size:
-            raise ValueError(f"the overlap of {overlap} px must be at least 0 and less than the patch size {patch_size} px.")
+            raise ValueError(
+                f"the overlap of {overlap} px must be at least 0 and less than the patch size {patch_size} px."
+            )
         side = int(patch_size * level0 / magnification)
         return cls(patch_size, overlap, float(magnification), level0, width, height, side)
 
@@ -72,7 +78,15 @@ class Geometry:
         Raises:
             DataError: an attribute is missing.
         """
-        names = ("patch_size", "overlap", "target_magnification", "level0_magnification", "level0_width", "level0_height", "patch_size_level0")
+        names = (
+            "patch_size",
+            "overlap",
+            "target_magnification",
+            "level0_magnification",
+            "level0_width",
+            "level0_height",
+            "patch_size_level0",
+        )
         missing = [n for n in names if n not in attributes]
         if missing:
             raise DataError(

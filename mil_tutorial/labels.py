@@ -49,7 +49,9 @@ def _mask_values(slide, x, y, width, height, path) -> np.ndarray:
     try:
         return np.asarray(slide.read_region((int(x), int(y)), 0, (int(width), int(height))))[:, :, 0]
     except Exception as error:  # OpenSlide reports damage in several ways; each means that this file is not whole
-        raise DataError(f"{path}: cannot be read at x={x}, y={y} ({error}). The mask is damaged. Copy it again.") from error
+        raise DataError(
+            f"{path}: cannot be read at x={x}, y={y} ({error}). The mask is damaged. Copy it again."
+        ) from error
 
 
 def label_patches(
@@ -121,15 +123,24 @@ def read_asap_xml(path: str | os.PathLike) -> Annotation:
         try:
             points = np.array([(float(c.attrib["X"]), float(c.attrib["Y"])) for c in corners])
         except (KeyError, ValueError) as error:
-            raise DataError(f"{path}: annotation {node.get('Name')!r} has a corner without numbers X and Y. Download it again.") from error
+            raise DataError(
+                f"{path}: annotation {node.get('Name')!r} has a corner without numbers X and Y. Download it again."
+            ) from error
         if len(points) < 3 or not np.isfinite(points).all():
-            raise DataError(f"{path}: annotation {node.get('Name')!r} has {len(points)} usable corners, expected at least 3. Draw it again.")
+            raise DataError(
+                f"{path}: annotation {node.get('Name')!r} has {len(points)} usable corners, expected at least 3. Draw it again."
+            )
         target.append(points)
     return found
 
 
 def label_patches_from_annotation(
-    annotation: Annotation, coords: np.ndarray, patch_size_level0: int, threshold: float = 0.5, halve: bool = False, partly_annotated: bool = False
+    annotation: Annotation,
+    coords: np.ndarray,
+    patch_size_level0: int,
+    threshold: float = 0.5,
+    halve: bool = False,
+    partly_annotated: bool = False,
 ) -> PatchLabels:
     """Label patches from polygons; equal to `label_patches` except for pixels that an outline passes through."""
     coords = np.asarray(coords, np.int64).reshape(-1, 2)
@@ -137,7 +148,11 @@ def label_patches_from_annotation(
     boxes = [(p.min(0), p.max(0)) for p in annotation.tumor]
     canvas = np.zeros((patch_size_level0,) * 2, np.uint8)
     for i, corner in enumerate(coords):
-        near = [p for p, (low, high) in zip(annotation.tumor, boxes, strict=True) if (high >= corner).all() and (low <= corner + patch_size_level0).all()]
+        near = [
+            p
+            for p, (low, high) in zip(annotation.tumor, boxes, strict=True)
+            if (high >= corner).all() and (low <= corner + patch_size_level0).all()
+        ]
         if near:
             canvas[:] = 0
             for polygon in near:
@@ -166,14 +181,20 @@ def read_patch_labels(path: str | os.PathLike, n: int | None = None) -> np.ndarr
     """
     with trident.open_h5(path) as file:
         if "patch_labels" not in file:
-            raise DataError(f"{path}: dataset 'patch_labels' is missing, found {', '.join(file) or 'nothing'}. Run `mil-tutorial labels`.")
+            raise DataError(
+                f"{path}: dataset 'patch_labels' is missing, found {', '.join(file) or 'nothing'}. Run `mil-tutorial labels`."
+            )
         labels = file["patch_labels"][:].astype(np.int64)
     if n is not None and labels.shape != (n,):
-        raise DataError(f"{path}: {labels.shape} labels for {n} patches. Run `mil-tutorial labels` again with these coordinates.")
+        raise DataError(
+            f"{path}: {labels.shape} labels for {n} patches. Run `mil-tutorial labels` again with these coordinates."
+        )
     return labels
 
 
-def read_label_table(path: str | os.PathLike, name_column: str = "wsi_name", label_column: str = "wsi_label") -> pd.DataFrame:
+def read_label_table(
+    path: str | os.PathLike, name_column: str = "wsi_name", label_column: str = "wsi_label"
+) -> pd.DataFrame:
     """Read a CSV of slide labels: DataFrame with columns wsi_name (no file ending) and wsi_label (0 or 1).
 
     Raises:
@@ -181,19 +202,27 @@ def read_label_table(path: str | os.PathLike, name_column: str = "wsi_name", lab
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: there is no such label file. Expected a CSV with columns {name_column}, {label_column}.")
+        raise DataError(
+            f"{path}: there is no such label file. Expected a CSV with columns {name_column}, {label_column}."
+        )
     try:
         table = pd.read_csv(path, dtype={name_column: str})
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: is no readable CSV ({error}). Expected columns {name_column}, {label_column}.") from error
+        raise DataError(
+            f"{path}: is no readable CSV ({error}). Expected columns {name_column}, {label_column}."
+        ) from error
     missing = [c for c in (name_column, label_column) if c not in table]
     if missing:
-        raise DataError(f"{path}: column {', '.join(missing)} is missing, found {', '.join(map(str, table.columns))}. Rename the columns or name yours.")
+        raise DataError(
+            f"{path}: column {', '.join(missing)} is missing, found {', '.join(map(str, table.columns))}. Rename the columns or name yours."
+        )
     names = table[name_column].astype(str).str.replace(r"\.(tif|tiff|svs|ndpi|mrxs|h5)$", "", regex=True)
     labels = pd.to_numeric(table[label_column], errors="coerce")
     if not labels.isin([0, 1]).all():
         bad = table.loc[~labels.isin([0, 1])].iloc[0]
-        raise DataError(f"{path}: slide {bad[name_column]} has the label {bad[label_column]!r}, expected 0 (normal) or 1 (tumour). Correct the file.")
+        raise DataError(
+            f"{path}: slide {bad[name_column]} has the label {bad[label_column]!r}, expected 0 (normal) or 1 (tumour). Correct the file."
+        )
     clean = pd.DataFrame({"wsi_name": names, "wsi_label": labels.astype(int)}).drop_duplicates()
     twice = clean.loc[clean["wsi_name"].duplicated(), "wsi_name"]
     if len(twice):
@@ -202,7 +231,14 @@ def read_label_table(path: str | os.PathLike, name_column: str = "wsi_name", lab
 
 
 def label_slide(
-    name: str, wsi_label: int, masks_dir: Path, coords_dir: Path, save_dir: Path, tumor_value: int = 2, threshold: float = 0.5, halve: bool = True,
+    name: str,
+    wsi_label: int,
+    masks_dir: Path,
+    coords_dir: Path,
+    save_dir: Path,
+    tumor_value: int = 2,
+    threshold: float = 0.5,
+    halve: bool = True,
     patch_size: int | None = None,
 ) -> PatchLabels | None:
     """Label one slide and write its file; None if it is there already and fits.
@@ -235,8 +271,15 @@ def label_slide(
 
 
 def label_folder(
-    csv_path: str | os.PathLike, masks_dir: str | os.PathLike, coords_dir: str | os.PathLike, save_dir: str | os.PathLike, patch_size: int | None = None,
-    tumor_value: int = 2, threshold: float = 0.5, halve: bool = True, progress: bool = True,
+    csv_path: str | os.PathLike,
+    masks_dir: str | os.PathLike,
+    coords_dir: str | os.PathLike,
+    save_dir: str | os.PathLike,
+    patch_size: int | None = None,
+    tumor_value: int = 2,
+    threshold: float = 0.5,
+    halve: bool = True,
+    progress: bool = True,
 ) -> dict[str, PatchLabels]:
     """Label every slide that has coordinates; files that are there already stay. A slide that fails does not stop the others.
 
@@ -247,24 +290,46 @@ def label_folder(
         DataError: no coordinates, slides unknown to the label file, or some slides failed (the message names each).
     """  # fmt: skip
     coords_dir = Path(coords_dir)
-    names = sorted(p.name.removesuffix("_patches.h5") for p in coords_dir.glob("*_patches.h5") if not p.name.startswith("."))
+    names = sorted(
+        p.name.removesuffix("_patches.h5") for p in coords_dir.glob("*_patches.h5") if not p.name.startswith(".")
+    )
     if not names:
-        raise DataError(f"{coords_dir}: no coordinates here. Expected files <slide>_patches.h5, as TRIDENT writes them. Check --coords_dir.")
+        raise DataError(
+            f"{coords_dir}: no coordinates here. Expected files <slide>_patches.h5, as TRIDENT writes them. Check --coords_dir."
+        )
     table = read_label_table(csv_path).set_index("wsi_name")["wsi_label"]
     unknown = [n for n in names if n not in table.index]
     if unknown:
-        raise DataError(f"{csv_path}: no label for {', '.join(unknown[:5])}{' and more' if len(unknown) > 5 else ''}, whose coordinates lie in {coords_dir}. Add the lines.")
+        raise DataError(
+            f"{csv_path}: no label for {', '.join(unknown[:5])}{' and more' if len(unknown) > 5 else ''}, whose coordinates lie in {coords_dir}. Add the lines."
+        )
     done, failures = {}, []
     for name in tqdm(names, desc="Labelling", unit="slide", disable=not progress):
         try:
-            labels = label_slide(name, int(table[name]), Path(masks_dir), coords_dir, Path(save_dir), tumor_value, threshold, halve, patch_size)
+            labels = label_slide(
+                name,
+                int(table[name]),
+                Path(masks_dir),
+                coords_dir,
+                Path(save_dir),
+                tumor_value,
+                threshold,
+                halve,
+                patch_size,
+            )
         except DataError as error:
             failures.append(str(error))
             continue
         if labels is not None:
             done[name] = labels
             if labels.threshold < threshold:
-                tqdm.write(f"{name}: no patch is more than {threshold:.0%} tumour; threshold halved to {labels.threshold:.2%}, {int((labels.label == 1).sum())} tumour patches.")
+                tqdm.write(
+                    f"{name}: no patch is more than {threshold:.0%} tumour; threshold halved to {labels.threshold:.2%}, {int((labels.label == 1).sum())} tumour patches."
+                )
     if failures:
-        raise DataError("\n".join([*failures, f"{len(names) - len(failures)} of {len(names)} slides are done and stay as they are."]))
+        raise DataError(
+            "\n".join(
+                [*failures, f"{len(names) - len(failures)} of {len(names)} slides are done and stay as they are."]
+            )
+        )
     return done

@@ -39,7 +39,9 @@ def scale_min_max(score: np.ndarray) -> np.ndarray:
     return (score - score.min()) / span if span > 0 else np.full(len(score), 0.5)
 
 
-def find_detections(score: np.ndarray, coords: np.ndarray, patch_size_level0: int, radius: float | None = None, least: float = 0.0) -> np.ndarray:
+def find_detections(
+    score: np.ndarray, coords: np.ndarray, patch_size_level0: int, radius: float | None = None, least: float = 0.0
+) -> np.ndarray:
     """Detections by non-maximum suppression: the best patch, without its neighbours, then the next best.
 
     Args:
@@ -57,7 +59,9 @@ def find_detections(score: np.ndarray, coords: np.ndarray, patch_size_level0: in
     """
     score, coords = np.asarray(score, np.float64).ravel(), np.asarray(coords, np.float64).reshape(-1, 2)
     if len(score) != len(coords) or not np.isfinite(score).all():
-        raise ValueError(f"{len(score)} scores ({int((~np.isfinite(score)).sum())} not finite) for {len(coords)} patches.")
+        raise ValueError(
+            f"{len(score)} scores ({int((~np.isfinite(score)).sum())} not finite) for {len(coords)} patches."
+        )
     centers = coords + patch_size_level0 / 2
     order = np.argsort(-score, kind="stable")
     order = order[score[order] > least]
@@ -97,13 +101,19 @@ def read_detections(path: str | os.PathLike) -> np.ndarray:
         raise DataError(f"{path}: is no readable CSV ({error}). Expected probability,x,y in each line.") from error
     values = table.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     if values.shape[1] != 3 or not np.isfinite(values).all():
-        raise DataError(f"{path}: expected three numbers, probability,x,y, in each line and no header. Correct the file.")
+        raise DataError(
+            f"{path}: expected three numbers, probability,x,y, in each line and no header. Correct the file."
+        )
     return values
 
 
 def write_geojson(
-    path: str | os.PathLike, coords: np.ndarray, patch_size_level0: int, measurements: Mapping[str, np.ndarray],
-    labels: np.ndarray | None = None, name: str = "patch",
+    path: str | os.PathLike,
+    coords: np.ndarray,
+    patch_size_level0: int,
+    measurements: Mapping[str, np.ndarray],
+    labels: np.ndarray | None = None,
+    name: str = "patch",
 ) -> None:
     """Write patches as GeoJSON that QuPath opens (drag the file onto the slide): one square each, with measurements.
 
@@ -119,7 +129,9 @@ def write_geojson(
     coords = np.asarray(coords, np.int64).reshape(-1, 2)
     for key, values in measurements.items():
         if len(values) != len(coords) or not np.isfinite(values).all():
-            raise ValueError(f"measurement {key!r}: {len(values)} values for {len(coords)} patches, all must be finite.")
+            raise ValueError(
+                f"measurement {key!r}: {len(values)} values for {len(coords)} patches, all must be finite."
+            )
     classes = {1: ("Tumor", [200, 30, 40]), 0: ("Normal", [60, 130, 80]), -1: ("Unknown", [128, 128, 128])}
     features = []
     for i, (x, y) in enumerate(coords.tolist()):
@@ -133,6 +145,8 @@ def write_geojson(
             label, color = classes[int(labels[i])]
             properties["classification"] = {"name": label, "color": color}
         ring = [[x, y], [x2, y], [x2, y2], [x, y2], [x, y]]
-        features.append({"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": properties})
+        features.append(
+            {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": properties}
+        )
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")

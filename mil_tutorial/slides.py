@@ -57,7 +57,9 @@ def slide_mpp(slide: openslide.OpenSlide, path: str | os.PathLike, mpp: float | 
     return value
 
 
-def read_patch(slide: openslide.OpenSlide, x: int, y: int, side_level0: int, px: int, path: str | os.PathLike = "slide") -> np.ndarray:
+def read_patch(
+    slide: openslide.OpenSlide, x: int, y: int, side_level0: int, px: int, path: str | os.PathLike = "slide"
+) -> np.ndarray:
     """Read a square patch and scale it to `px` pixels, from the smallest level that still has as many pixels.
 
     Args:
@@ -113,7 +115,11 @@ def read_overview(slide: openslide.OpenSlide, downsample: float, path: str | os.
 
 
 def read_canvas(
-    slide: openslide.OpenSlide | str | os.PathLike, coords: np.ndarray, patch_size_level0: int, px: int = 50, step_level0: int | None = None
+    slide: openslide.OpenSlide | str | os.PathLike,
+    coords: np.ndarray,
+    patch_size_level0: int,
+    px: int = 50,
+    step_level0: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay the patches of a slide on a white canvas, each `px` pixels wide, at its place in the grid.
 
@@ -180,7 +186,9 @@ def draw_heatmap(
     values = np.asarray(values, np.float64)
     known = np.isfinite(values)
     if ((values[known] < 0) | (values[known] > 1)).any():
-        raise ValueError(f"values must lie in [0, 1], found {values[known].min():.3g} to {values[known].max():.3g}. Scale them first.")
+        raise ValueError(
+            f"values must lie in [0, 1], found {values[known].min():.3g} to {values[known].max():.3g}. Scale them first."
+        )
     if cmap is None:
         colors = values[known, None] * np.asarray(max_color) + (1 - values[known, None]) * np.asarray(min_color)
     else:

@@ -66,7 +66,9 @@ def _explain_nan(loader: DataLoader, epoch: int) -> DataError:
     for i in range(len(loader.dataset)):
         X = loader.dataset[i]["X"]
         if not torch.isfinite(X).all():
-            return DataError(f"{names[i]}: {int((~torch.isfinite(X)).sum())} of its features are NaN or infinite. Make its features again.")
+            return DataError(
+                f"{names[i]}: {int((~torch.isfinite(X)).sum())} of its features are NaN or infinite. Make its features again."
+            )
     return DataError(f"the loss is NaN in epoch {epoch}, and all features are finite. Lower the learning rate.")
 
 
@@ -121,7 +123,9 @@ def fit(
         if len(loader) == 0:
             raise DataError(f"the loader {name} has no batches. Put at least one bag into the split.")
     if hasattr(train.dataset, "get_bag_labels") and len(set(train.dataset.get_bag_labels())) < 2:
-        raise DataError("all training bags have the same label, so there is nothing to learn. Check the label file and the split.")
+        raise DataError(
+            "all training bags have the same label, so there is nothing to learn. Check the label file and the split."
+        )
     if seed is not None:
         torch.manual_seed(seed)
     device = pick_device(device)
@@ -168,7 +172,9 @@ def predict(model: torch.nn.Module, loader: DataLoader, device: str | torch.devi
         ValueError: the loader shuffles, so that names and bags would not match.
     """
     if not isinstance(getattr(loader, "sampler", None), SequentialSampler):
-        raise ValueError("this loader shuffles its bags. Make one with shuffle=False, so that names and predictions match.")
+        raise ValueError(
+            "this loader shuffles its bags. Make one with shuffle=False, so that names and predictions match."
+        )
     device = pick_device(device)
     model.to(device).eval()
     labels, probabilities, attention = [], [], []
@@ -179,8 +185,14 @@ def predict(model: torch.nn.Module, loader: DataLoader, device: str | torch.devi
             attention += [a.float().cpu().numpy() for a in raw.split(batch["offsets"].diff().tolist())]
         else:
             logits, raw = _call(model.forward, batch, return_att=True)
-            real = batch["mask"].bool() if "mask" in batch.keys() else torch.ones(raw.shape, dtype=torch.bool, device=raw.device)
+            real = (
+                batch["mask"].bool()
+                if "mask" in batch.keys()
+                else torch.ones(raw.shape, dtype=torch.bool, device=raw.device)
+            )
             attention += [a[m].float().cpu().numpy() for a, m in zip(raw, real, strict=True)]
         probabilities.append(torch.sigmoid(logits.float()).cpu())
         labels.append(batch["Y"].cpu())
-    return Predictions(bag_names(loader), torch.cat(labels).numpy().astype(np.int64), torch.cat(probabilities).numpy(), attention)
+    return Predictions(
+        bag_names(loader), torch.cat(labels).numpy().astype(np.int64), torch.cat(probabilities).numpy(), attention
+    )

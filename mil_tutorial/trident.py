@@ -92,7 +92,9 @@ def read_features(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | Non
     return features, coords
 
 
-def match_rows(features_path: str | os.PathLike, feature_coords: np.ndarray | None, n: int, patches: Patches) -> np.ndarray | None:
+def match_rows(
+    features_path: str | os.PathLike, feature_coords: np.ndarray | None, n: int, patches: Patches
+) -> np.ndarray | None:
     """Check that features and patches are the same patches, row for row.
 
     Returns:
@@ -150,7 +152,12 @@ def write_features(
     makes small files with gzip, which h5py reads without being told.
     """
     path = Path(path)
-    small = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "chunks": (max(1, len(features)), features.shape[1])}
+    small = {
+        "compression": "gzip",
+        "compression_opts": 9,
+        "shuffle": True,
+        "chunks": (max(1, len(features)), features.shape[1]),
+    }
     with written_whole(path) as temporary, h5py.File(temporary, "w", libver="latest" if compress else None) as file:
         dataset = file.create_dataset("features", data=features, **(small if compress and len(features) else {}))
         dataset.attrs.update(name=patches.name, savetodir=path.parent.name, encoder=encoder)

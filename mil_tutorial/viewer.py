@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from html import escape
 
 import numpy as np
 
@@ -52,7 +53,11 @@ def build_view(
         "truth": [names[int(t)] for t in truth], "truth_alpha": np.where(truth == 1, 0.55, 0.0),
         **{f"score {k}": v for k, v in scores.items()},
     })  # fmt: skip
-    mapper = LinearColorMapper(palette=PALETTE, low=float(scores[first].min()), high=float(max(scores[first].max(), scores[first].min() + 1e-9)))
+    mapper = LinearColorMapper(
+        palette=PALETTE,
+        low=float(scores[first].min()),
+        high=float(max(scores[first].max(), scores[first].min() + 1e-9)),
+    )
     x_range, y_range = Range1d(0, width, bounds=(-width, 2 * width)), Range1d(height, 0)
     panels = [("Slide", None)] + ([("Ground truth", "truth")] if labels is not None else []) + [("Scores", "score")]
     plots, side = [], 1 if len(panels) < 3 else 0
@@ -65,7 +70,9 @@ def build_view(
         if kind == "truth":
             squares = plot.rect(**box, fill_color="#d62728", fill_alpha="truth_alpha", line_color=None)
         elif kind == "score":
-            squares = plot.rect(**box, fill_color={"field": "score", "transform": mapper}, fill_alpha="alpha", line_color=None)
+            squares = plot.rect(
+                **box, fill_color={"field": "score", "transform": mapper}, fill_alpha="alpha", line_color=None
+            )
             bar = ColorBar(color_mapper=mapper, title=first, location=(0, 0), orientation="horizontal", height=8)
             plot.add_layout(bar, "below")
         else:
@@ -119,7 +126,7 @@ def view_heatmap(
 
     view = build_view(slide, coords, patch_size_level0, scores, labels, title)
     if html is not None:
-        page = file_html(view, INLINE, title or "Heatmap")
+        page = file_html(view, INLINE, escape(title or "Heatmap"))
         with written_whole(html) as temporary:
             temporary.write_text(page, encoding="utf-8")
         return

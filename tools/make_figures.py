@@ -38,12 +38,20 @@ def main() -> None:
     data = open_data()
     keys = ["X", "Y", "y_inst"]
     train, test = (
-        TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", data.encoders[0], wsi_names=data.split(s)["wsi_name"], bag_keys=keys)
+        TridentWSIDataset(
+            data.trident_dir,
+            data.root / "wsi_labels.csv",
+            data.encoders[0],
+            wsi_names=data.split(s)["wsi_name"],
+            bag_keys=keys,
+        )
         for s in ("train", "test")
     )
     torch.manual_seed(0)
     model = ABMIL(train[0]["X"].shape[1])
-    loader = DataLoader(train, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(0), collate_fn=collate_fn)
+    loader = DataLoader(
+        train, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(0), collate_fn=collate_fn
+    )
     fit(model, loader, loader, epochs=20, lr=5e-4)
     found = predict(model, DataLoader(test, batch_size=4, collate_fn=collate_fn))
     tumor = [(test[i]["y_inst"] == 1).sum().item() for i in range(len(test))]
@@ -56,7 +64,9 @@ def main() -> None:
     truth = draw_heatmap(canvas, (test[i]["y_inst"].numpy() == 1) * 0.75, rows, columns, 50, alpha=0.65, cmap="Oranges")
     share = attention_times_n(found.attention[i])
     attention = draw_heatmap(canvas, share / share.max(), rows, columns, 50, alpha=0.65, cmap="Oranges")
-    axes = show_images([overview, truth, attention], ["A slide (synthetic)", "Where the tumour is", "Where the model looked"], width=15)
+    axes = show_images(
+        [overview, truth, attention], ["A slide (synthetic)", "Where the tumour is", "Where the model looked"], width=15
+    )
     factor = side / 50
     for x, y in patches.coords / factor:
         axes[0].add_patch(plt.Rectangle((x, y), 50, 50, fill=False, ec="#333333", lw=0.5))

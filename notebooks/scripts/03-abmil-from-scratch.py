@@ -185,7 +185,7 @@ logits, losses = model.compute_loss(labels, batch["X"], batch["mask"])
 losses["BCEWithLogitsLoss"].backward()
 optimizer.step()
 for name, p in model.named_parameters():
-    print(f"{name:18s} {str(tuple(p.shape)):12s} moved by up to {(p - before[name]).abs().max():.1e}")
+    print(f"{name:18s} {tuple(p.shape)!s:12s} moved by up to {(p - before[name]).abs().max():.1e}")
     assert not torch.equal(p, before[name]), name
 
 # %% [markdown]

@@ -121,7 +121,7 @@ for (i, j), value in np.ndenumerate(table):
     axes[0].text(j, i, str(value), ha="center", va="center", fontsize=16, color="white" if value > table.max() / 2 else "black")
 axes[0].set(title="Confusion matrix", xticks=[0, 1], xticklabels=["called normal", "called tumour"], yticks=[0, 1], yticklabels=["normal", "tumour"])
 for value, color, label in [(0, "#0072B2", "normal slides"), (1, "#D55E00", "tumour slides")]:
-    chosen = test.prob[test.Y == value]
+    chosen = test.prob[value == test.Y]
     axes[1].scatter(chosen, np.random.default_rng(1).uniform(-0.3, 0.3, len(chosen)) + value, color=color, label=label, alpha=0.7)
 axes[1].axvline(threshold, color="black", lw=1, ls="--", label="threshold")
 axes[1].set(title="Every test slide", xlabel="tumour probability", yticks=[], ylim=(-0.6, 2.2))

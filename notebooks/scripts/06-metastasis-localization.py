@@ -34,7 +34,6 @@ use_style()
 # patches counted. We train it as in notebook 5, and take the slide of notebook 1.
 
 # %%
-import h5py
 import matplotlib.pyplot as plt
 import numpy as np
 import torch

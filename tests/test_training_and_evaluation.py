@@ -1,0 +1,192 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import train_test_split
+from torch.utils.data import DataLoader
+
+from mil_tutorial import (
+    ABMIL,
+    DataError,
+    MeanPool,
+    TridentWSIDataset,
+    bag_metrics,
+    bags_from_arrays,
+    choose_threshold,
+    collate_fn,
+    collate_packed,
+    fit,
+    patch_metrics,
+    predict,
+)
+
+
+def easy_bags(n=40, seed=0, dim=8):
+    """Positive bags hold a few patches far from the others."""
+    rng = np.random.default_rng(seed)
+    arrays, labels = [], []
+    for i in range(n):
+        X = rng.normal(size=(rng.integers(3, 15), dim))
+        if i % 2:
+            X[:2] += 3
+        arrays.append(X)
+        labels.append(i % 2)
+    return bags_from_arrays(arrays, labels)
+
+
+def loader(bags, seed=None, collate=collate_fn, batch_size=4):
+    generator = torch.Generator().manual_seed(seed) if seed is not None else None
+    return DataLoader(bags, batch_size=batch_size, shuffle=seed is not None, generator=generator, collate_fn=collate)
+
+
+def train(collate=collate_fn, **options):
+    torch.manual_seed(0)
+    model = ABMIL(8)
+    history = fit(
+        model,
+        loader(easy_bags(), 0, collate),
+        loader(easy_bags(20, 1), None, collate),
+        epochs=8,
+        lr=1e-3,
+        device="cpu",
+        progress=False,
+        **options,
+    )
+    return model, history
+
+
+def test_it_learns_repeats_and_keeps_the_best_epoch():
+    (model, history), (again, _) = train(), train()
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    assert history.best_epoch == int(np.argmin(history.val_loss)) and history.train_loss[-1] < history.train_loss[0]
+    found = predict(model, loader(easy_bags(20, 1)), "cpu")
+    loss = -np.mean(np.log(np.where(found.Y == 1, found.prob, 1 - found.prob)))
+    assert loss == pytest.approx(min(history.val_loss), abs=1e-5), "the model does not hold its best weights"
+    assert roc_auc_score(found.Y, found.prob) > 0.9
+
+
+def test_padded_and_packed_training_agree():
+    (_, padded), (model, packed) = train(), train(collate_packed)
+    assert np.allclose(padded.val_loss, packed.val_loss, atol=1e-4)
+    a, b = (predict(model, loader(easy_bags(20, 1), None, c), "cpu") for c in (collate_fn, collate_packed))
+    assert np.allclose(a.prob, b.prob, atol=1e-5)
+    assert all(
+        np.allclose(x, y, atol=1e-5) and len(x) == len(bag["X"])
+        for x, y, bag in zip(a.attention, b.attention, easy_bags(20, 1), strict=True)
+    )
+
+
+def test_validation_sees_no_dropout_and_no_gradient():
+    seen = set()
+
+    class Spy(ABMIL):
+        def compute_loss(self, Y, X, mask=None):
+            seen.add((self.training, torch.is_grad_enabled()))
+            return super().compute_loss(Y, X, mask)
+
+    fit(Spy(8), loader(easy_bags(), 0), loader(easy_bags(8, 1)), epochs=1, device="cpu", progress=False)
+    assert seen == {(True, True), (False, False)}
+
+
+def test_patience_stops_and_the_logger_hears_of_it():
+    records = []
+
+    class Logger:
+        def log(self, record):
+            records.append(record)
+
+    noise = bags_from_arrays([np.random.default_rng(i).normal(size=(4, 8)) for i in range(12)], [0, 1] * 6)
+    history = fit(
+        ABMIL(8),
+        loader(noise, 0),
+        loader(easy_bags(20, 1)),
+        epochs=60,
+        lr=5e-3,
+        patience=3,
+        device="cpu",
+        logger=Logger(),
+        progress=False,
+    )
+    assert len(history.val_loss) == history.best_epoch + 4 == len(records) < 60
+
+
+def test_clear_errors():
+    good = easy_bags()
+    with pytest.raises(DataError, match="same label"):
+        fit(ABMIL(8), loader(good.subset([0, 2, 4]), 0), loader(good), device="cpu")
+    with pytest.raises(DataError, match="loader val has no batches"):
+        fit(ABMIL(8), loader(good, 0), loader(good.subset([])), device="cpu")
+    good.bags[3]["X"][0, 0] = float("inf")
+    with pytest.raises(DataError, match="bag 3: 1 of its features"):
+        fit(ABMIL(8), loader(good, 0), loader(good), epochs=1, device="cpu", progress=False)
+    with pytest.raises(ValueError, match="shuffle=False"):
+        predict(ABMIL(8), loader(good, 0), "cpu")
+
+
+def test_the_fixture_behaves_as_designed(data):
+    """Three seeds of five, to save time: AUC in its band, above mean pooling, attention near the tumour, shuffled labels at chance."""
+    part = {
+        s: TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", "efficientnet_lite0", wsi_names=data.split(s)["wsi_name"],
+                             bag_keys=["X", "Y", "y_inst"]) for s in ("train", "test")
+    }  # fmt: skip
+    memory = {s: bags_from_arrays([b["X"] for b in d], d.get_bag_labels(), d.get_bag_names()) for s, d in part.items()}
+    y_inst = [bag["y_inst"].numpy() for bag in part["test"]]
+
+    def run(make, seed, labels=None):
+        bags = memory["train"]
+        if labels is not None:
+            bags = bags_from_arrays([b["X"] for b in bags], labels)
+        a, b = train_test_split(range(len(bags)), test_size=0.2, random_state=seed, stratify=bags.get_bag_labels())
+        torch.manual_seed(seed)
+        model = make(1280)
+        fit(
+            model,
+            loader(bags.subset(a), seed),
+            loader(bags.subset(b)),
+            epochs=20,
+            lr=5e-4,
+            device="cpu",
+            progress=False,
+        )
+        found = predict(model, loader(memory["test"]), "cpu")
+        return roc_auc_score(found.Y, found.prob), found
+
+    abmil = [run(ABMIL, seed) for seed in range(3)]
+    mean = [run(MeanPool, seed)[0] for seed in range(3)]
+    aucs = [auc for auc, _ in abmil]
+    assert all(0.85 <= auc <= 0.99 for auc in aucs), aucs
+    assert np.mean(aucs) > np.mean(mean) + 0.04, (aucs, mean)
+    found = abmil[0][1]
+    patch = [patch_metrics(y, a)["auc"] for y, a, Y in zip(y_inst, found.attention, found.Y, strict=True) if Y == 1]
+    assert np.nanmean(patch) > 0.8
+    shuffled = [
+        run(ABMIL, seed, np.random.default_rng(seed).permutation(part["train"].get_bag_labels()))[0]
+        for seed in range(3)
+    ]
+    assert 0.3 < np.mean(shuffled) < 0.7, shuffled
+
+
+def test_metrics_by_hand():
+    found = bag_metrics([1, 1, 0, 0, 0], [0.9, 0.4, 0.6, 0.2, 0.1], n_bootstrap=200)
+    values = {k: v.value for k, v in found.items()}
+    assert values["accuracy"] == 0.6 and values["sensitivity"] == 0.5 and values["specificity"] == pytest.approx(2 / 3)
+    assert values["f1"] == 0.5 and values["auc"] == pytest.approx(5 / 6)
+    assert values["brier"] == pytest.approx(np.mean([0.01, 0.36, 0.36, 0.04, 0.01]))
+    assert all(e.low <= e.value <= e.high for e in found.values())
+
+
+def test_what_one_class_cannot_define_is_nan():
+    found = bag_metrics([1, 1], [0.2, 0.9], n_bootstrap=0)
+    assert np.isnan(found["auc"].value) and np.isnan(found["specificity"].value) and found["accuracy"].value == 0.5
+    for y, s in (([0, 2], [0.1, 0.2]), ([0, 1], [0.1, np.nan]), ([], []), ([0, 1], [0.5])):
+        with pytest.raises(ValueError):
+            bag_metrics(y, s)
+
+
+def test_threshold_and_patch_metrics():
+    assert 0.3 < choose_threshold([0, 0, 1, 1], [0.1, 0.3, 0.7, 0.9]) < 0.7
+    with pytest.raises(ValueError, match="both classes"):
+        choose_threshold([1, 1], [0.1, 0.2])
+    found = patch_metrics([1, 0, -1, 0], [0.9, 0.1, 1.0, 0.2])
+    assert found["auc"] == 1.0 and found["n"] == 3 and found["prevalence"] == pytest.approx(1 / 3)
+    assert np.isnan(patch_metrics([0, 0], [0.1, 0.2])["auc"]) and patch_metrics([-1], [0.3])["n"] == 0
