@@ -15,9 +15,9 @@ PALETTE = "Viridis256"  # readable for colour-blind readers, and in grey
 
 
 def _image(rgb: np.ndarray) -> np.ndarray:
-    """RGB (h, w, 3) as the upside-down uint32 RGBA that Bokeh draws."""
+    """RGB (h, w, 3) as the uint32 RGBA (h, w) that Bokeh draws."""
     rgba = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
-    return np.ascontiguousarray(np.ascontiguousarray(rgba).view(np.uint32).reshape(rgb.shape[:2])[::-1])
+    return np.ascontiguousarray(rgba).view(np.uint32).reshape(rgb.shape[:2])
 
 
 def build_view(
@@ -65,7 +65,7 @@ def build_view(
         w = (470, 330)[1 - side]
         plot = figure(width=w, height=int(w * height / width) + 70, x_range=x_range, y_range=y_range, title=heading,
                       tools="pan,wheel_zoom,reset,save", active_scroll="wheel_zoom", match_aspect=True, output_backend="canvas")  # fmt: skip
-        plot.image_rgba([_image(overview)], x=0, y=height, dw=width, dh=height)
+        plot.image_rgba([_image(overview)], x=0, y=0, dw=width, dh=height)  # y grows downwards, as in the slide
         box = {"x": "x", "y": "y", "width": patch_size_level0, "height": patch_size_level0, "source": source}
         if kind == "truth":
             squares = plot.rect(**box, fill_color="#d62728", fill_alpha="truth_alpha", line_color=None)

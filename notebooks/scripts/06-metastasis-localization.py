@@ -126,7 +126,7 @@ def scores_of(name):
     weight, bias = model.cpu().classifier.weight[0].detach(), model.classifier.bias[0].detach()
     evidence = X @ weight
     s = torch.softmax(torch.from_numpy(attention[name]), 0)
-    return {"attention x n": attention_times_n(attention[name]), "patch logit": (evidence + bias).numpy(), "contribution": (s * evidence).numpy()}
+    return {"patch logit": (evidence + bias).numpy(), "attention x n": attention_times_n(attention[name]), "contribution": (s * evidence).numpy()}
 
 
 scores, normal_scores = scores_of(wsi_name), scores_of(normal_name)
