@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import mil_tutorial  # noqa: F401  (before torch: it sets how torch's threads wait)
+
 HERE = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MIL_TUTORIAL_CACHE", str(HERE / "build" / "cache"))
 os.environ.pop("MIL_TUTORIAL_DATA", None)
