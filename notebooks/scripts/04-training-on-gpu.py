@@ -125,6 +125,7 @@ def draw_curves(train, val, best, title, ax=None):
     ax.plot(epochs, train, label="training slides")
     ax.plot(epochs, val, label="validation slides")
     ax.axvline(best + 1, color="black", lw=1, ls="--", label=f"best epoch: {best + 1}")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set(title=title, xlabel="epoch", ylabel="loss", ylim=(0, None))
     ax.legend()
 
@@ -171,7 +172,7 @@ for ax, (title, run) in zip(axes, runs.items()):
 plt.show()
 
 # %% [markdown]
-# *What to see: training loss goes to zero while validation loss stays high or rises: the gap between the curves is what was
+# *What to see: on the left training loss goes to zero while validation loss rises: the gap between the curves is what was
 # learnt by heart. Smaller steps put it off. What helps most is more slides.*
 #
 # `patience` stops when the validation loss has not improved for so many epochs:
