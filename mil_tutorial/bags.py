@@ -122,6 +122,7 @@ class TridentWSIDataset(Dataset):
                 f"{labels_path}: no label for slide {nameless[0]} and {len(nameless) - 1} more. Add the lines."
             )
         self.bag_names = names
+        self._first: dict[str, tuple[int, str]] = {}  # feature size of the first slide read
         self._kept: dict[str, TensorDict] = {}
         if load_at_init:
             self._kept = {name: self._build_bag(name) for name in tqdm(names, desc="Loading bags", unit="bag")}
@@ -151,6 +152,17 @@ class TridentWSIDataset(Dataset):
         """Coordinates in level-0 pixels and geometry of a slide's patches."""
         return trident.read_patches(self.base_path / "patches" / f"{name}_patches.h5")
 
+    def _check_features(self, path: Path, features: np.ndarray) -> None:
+        """All slides need features of one size, all finite."""
+        dim, first = self._first.setdefault("dim", (features.shape[1], path.name))
+        if features.shape[1] != dim:
+            raise DataError(
+                f"{path}: {features.shape[1]} features for each patch, {first} has {dim}. Use one encoder for all slides."
+            )
+        if not np.isfinite(features).all():
+            bad = int((~np.isfinite(features)).sum())
+            raise DataError(f"{path}: {bad} features are NaN or infinite. Make its features again.")
+
     def _build_bag(self, name: str) -> TensorDict:
         path = self.features_path / f"{name}.h5"
         features, feature_coords = trident.read_features(path)
@@ -159,26 +171,23 @@ class TridentWSIDataset(Dataset):
             raise DataError(
                 f"{path}: slide {name} has no patches, and a bag needs at least one. Leave the slide out of the split."
             )
+        self._check_features(path, features)
+        patches = self.read_patches(name)
+        side = patches.geometry.patch_size_level0
+        if self.patch_size is not None and self.patch_size != side:
+            raise DataError(
+                f"{path}: patches are {side} level-0 pixels wide, patch_size={self.patch_size} was given. Leave patch_size out."
+            )
+        order = trident.match_rows(path, feature_coords, n, patches)
+        if order is not None:
+            features = features[order]
         bag = {"X": torch.from_numpy(features.astype(np.float32, copy=False))}
-        if {"adj", "coords", "y_inst"} & set(self.bag_keys):
-            patches = self.read_patches(name)
-            side = patches.geometry.patch_size_level0
-            if self.patch_size is not None and self.patch_size != side:
-                raise DataError(
-                    f"{path}: patches are {side} level-0 pixels wide, patch_size={self.patch_size} was given. Leave patch_size out."
-                )
-            order = trident.match_rows(path, feature_coords, n, patches)
-            if order is not None:
-                features = features[order]
-                bag["X"] = bag["X"][torch.from_numpy(order)]
-            cells = patches.geometry.cells(patches.coords)
-            bag["coords"] = torch.from_numpy(cells)
-            if "adj" in self.bag_keys:
-                bag["adj"] = build_adjacency(
-                    cells, self.distance, features if self.adj_with_dist else None, self.norm_adj
-                )
-            if "y_inst" in self.bag_keys:
-                bag["y_inst"] = torch.from_numpy(read_patch_labels(self.patch_labels_path / f"{name}.h5", n))
+        cells = patches.geometry.cells(patches.coords)
+        bag["coords"] = torch.from_numpy(cells)
+        if "adj" in self.bag_keys:
+            bag["adj"] = build_adjacency(cells, self.distance, features if self.adj_with_dist else None, self.norm_adj)
+        if "y_inst" in self.bag_keys:
+            bag["y_inst"] = torch.from_numpy(read_patch_labels(self.patch_labels_path / f"{name}.h5", n))
         bag["Y"] = torch.tensor(float(self._label[name]))
         return TensorDict({key: bag[key] for key in self.bag_keys})
 

@@ -6,6 +6,7 @@ No feature is loaded into memory as a whole: shapes come from the files' headers
 from __future__ import annotations
 
 import os
+import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,8 +45,8 @@ class Report:
         return {"spoiled": self.spoiled, "counts": self.counts, "findings": [asdict(f) for f in self.findings]}
 
 
-def _check_slide(run: Path, encoder: str, name: str, label: int) -> list[Finding]:
-    """Everything about one slide's files."""
+def _check_slide(run: Path, encoder: str, name: str, label: int, dims: dict[str, int]) -> list[Finding]:
+    """Everything about one slide's files; its feature size goes into `dims`."""
     found = []
     patches_file, features_file = run / "patches" / f"{name}_patches.h5", run / f"features_{encoder}" / f"{name}.h5"
     try:
@@ -83,6 +84,8 @@ def _check_slide(run: Path, encoder: str, name: str, label: int) -> list[Finding
                 raise DataError(f"{features_file}: no dataset 'features' of shape (n, D). Make the features again.")
             coords = file["coords"][:] if "coords" in file else None
             trident.match_rows(features_file, coords, features.shape[0] if features.size else 0, patches)
+            if features.size:
+                dims[name] = features.shape[1]
             for start in range(0, features.shape[0], 4096):
                 if not np.isfinite(features[start : start + 4096]).all():
                     raise DataError(f"{features_file}: NaN or infinite features. Make the features again.")
@@ -153,16 +156,36 @@ def check_root(path: str | os.PathLike | None = None, encoder: str | None = None
         Finding("note", n, f"{run / 'patches'}: slide {n} has patches but no label. It is not used.")
         for n in sorted(there - set(table.index))
     ]
-    for name in tqdm(
-        sorted(set(table.index) & (used or set(table.index))), desc="Checking", unit="slide", disable=not progress
-    ):
-        if not data.synthetic and not any((data.root / "images").glob(f"{name}.*")):
-            findings.append(
-                Finding(
-                    "note", name, f"{data.root / 'images'}: slide {name} has no image; training works, pictures do not."
-                )
+    if used:
+        idle = sorted(set(table.index) - used)
+        findings += [
+            Finding("note", n, f"{data.root}: slide {n} has a label, but is in no split. It is not used.") for n in idle
+        ]
+    names = sorted(set(table.index) & (used or set(table.index)))
+    dims: dict[str, int] = {}
+    for name in tqdm(names, desc="Checking", unit="slide", disable=not progress):
+        findings += _check_slide(run, encoder, name, int(table[name]), dims)
+    if dims:
+        usual = statistics.mode(dims.values())
+        findings += [
+            Finding(
+                "error",
+                n,
+                f"{run / f'features_{encoder}' / n}.h5: {d} features for each patch, other slides have {usual}. Use one encoder.",
             )
-        findings += _check_slide(run, encoder, name, int(table[name]))
+            for n, d in dims.items()
+            if d != usual
+        ]
+    pictures = {p.stem for p in (data.root / "images").glob("[!.]*")} if not data.synthetic else set(names)
+    blind = [n for n in names if n not in pictures]
+    if blind:
+        findings.append(
+            Finding(
+                "note",
+                "",
+                f"{data.root / 'images'}: {len(blind)} slides have no image, such as {blind[0]}; training works, pictures do not.",
+            )
+        )
     counts = {
         "labelled slides": len(table), "tumour slides": int(table.sum()), **{f"{k} slides": len(v) for k, v in splits.items()},
         "slides with patches": len(there),

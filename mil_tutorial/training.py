@@ -60,7 +60,7 @@ def _loss(model, batch):
     return logits, sum(losses.values())
 
 
-def _explain_nan(loader: DataLoader, epoch: int) -> DataError:
+def _explain_nan(loader: DataLoader) -> DataError:
     """Find the bag that made the loss NaN."""
     names = bag_names(loader)
     for i in range(len(loader.dataset)):
@@ -69,7 +69,7 @@ def _explain_nan(loader: DataLoader, epoch: int) -> DataError:
             return DataError(
                 f"{names[i]}: {int((~torch.isfinite(X)).sum())} of its features are NaN or infinite. Make its features again."
             )
-    return DataError(f"the loss is NaN in epoch {epoch}, and all features are finite. Lower the learning rate.")
+    return DataError("the loss is NaN or infinite, and all features are finite. Lower the learning rate.")
 
 
 def bag_names(loader: DataLoader) -> list[str]:
@@ -87,6 +87,8 @@ def evaluate_loss(model: torch.nn.Module, loader: DataLoader, device: torch.devi
     for batch in loader:
         batch = batch.to(device)
         out, loss = _loss(model, batch)
+        if not torch.isfinite(loss):
+            raise _explain_nan(loader)
         total += loss.item() * len(batch["Y"])
         logits.append(out.float().cpu())
         labels.append(batch["Y"].cpu())
@@ -141,7 +143,7 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 _, loss = _loss(model, batch)
                 if not torch.isfinite(loss):
-                    raise _explain_nan(train, epoch)
+                    raise _explain_nan(train)
                 loss.backward()
                 optimizer.step()
                 total, seen = total + loss.item() * len(batch["Y"]), seen + len(batch["Y"])
@@ -191,6 +193,8 @@ def predict(model: torch.nn.Module, loader: DataLoader, device: str | torch.devi
                 else torch.ones(raw.shape, dtype=torch.bool, device=raw.device)
             )
             attention += [a[m].float().cpu().numpy() for a, m in zip(raw, real, strict=True)]
+        if not torch.isfinite(logits).all():
+            raise _explain_nan(loader)
         probabilities.append(torch.sigmoid(logits.float()).cpu())
         labels.append(batch["Y"].cpu())
     return Predictions(
