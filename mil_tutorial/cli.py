@@ -115,6 +115,14 @@ def _dataset(data, encoder, which, keys=("X", "Y")):
     return TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=names, bag_keys=keys)
 
 
+def _check_dim(dataset, state, path) -> None:
+    dim = dataset[0]["X"].shape[1]
+    if dim != state["in_dim"]:
+        raise DataError(
+            f"{path}: was trained on {state['in_dim']} features, {dataset.features_path} has {dim}. Train again."
+        )
+
+
 def _loader(dataset, seed=None):
     import torch
 
@@ -134,6 +142,8 @@ def _train(args) -> int:
     from mil_tutorial.evaluation import choose_threshold
     from mil_tutorial.training import fit, predict
 
+    if args.epochs < 1 or not 0 < args.lr < 10 or args.seed < 0:
+        raise DataError("expected --epochs of at least 1, --lr above 0 and --seed of at least 0.")
     data, encoder = _encoder_and_data(args)
     dataset = _dataset(data, encoder, "train")
     labels = dataset.get_bag_labels()
@@ -185,7 +195,17 @@ def _load_checkpoint(path):
         state = torch.load(path, map_location="cpu", weights_only=True)
         model = ABMIL(state["in_dim"], gated=state["gated"])
         model.load_state_dict(state["model"])
-    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        state["threshold"], state["encoder"] = float(state["threshold"]), str(state["encoder"])
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
         raise DataError(
             f"{path}: is no checkpoint of `mil-tutorial train` ({str(error)[:160]}). Train again."
         ) from error
@@ -199,7 +219,9 @@ def _evaluate(args) -> int:
     model, state = _load_checkpoint(args.checkpoint)
     args.encoder = state["encoder"]
     data, encoder = _encoder_and_data(args)
-    found = predict(model, _loader(_dataset(data, encoder, "test")))
+    dataset = _dataset(data, encoder, "test")
+    _check_dim(dataset, state, args.checkpoint)
+    found = predict(model, _loader(dataset))
     metrics = bag_metrics(found.Y, found.prob, threshold=state["threshold"])
     if args.json:
         print(json.dumps({k: vars(v) for k, v in metrics.items()}, indent=1))
@@ -221,6 +243,7 @@ def _localize(args) -> int:
     args.encoder = state["encoder"]
     data, encoder = _encoder_and_data(args)
     dataset = _dataset(data, encoder, "test")
+    _check_dim(dataset, state, args.checkpoint)
     names = args.slides or dataset.get_bag_names()
     unknown = [n for n in names if n not in dataset.get_bag_names()]
     if unknown:

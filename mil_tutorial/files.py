@@ -37,11 +37,9 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except OSError as error:
-        if error.filename is None or Path(error.filename) != temporary:
-            raise
+    except (OSError, RuntimeError) as error:  # h5py and torch report a full disk as RuntimeError
         raise DataError(
-            f"{path}: cannot be written ({error.strerror}). Check the free space and your rights there."
+            f"{path}: cannot be written ({error!s:.120}). Check the free space and your rights there."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

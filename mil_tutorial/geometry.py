@@ -93,7 +93,15 @@ class Geometry:
                 f"{path}: dataset 'coords' lacks the attributes {', '.join(missing)}. Expected the patch geometry that TRIDENT"
                 " writes. Make the coordinates again with TRIDENT >= 0.2 or `mil-tutorial prepare`."
             )
-        v = {n: float(attributes[n]) for n in names}
+        try:
+            v = {n: float(attributes[n]) for n in names}
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}: an attribute of 'coords' is no number ({error}). Make the coordinates again."
+            ) from error
+        wrong = [n for n in names if not (v[n] > 0 or (n == "overlap" and v[n] == 0))]
+        if wrong:
+            raise DataError(f"{path}: attribute {wrong[0]} of 'coords' is {v[wrong[0]]:g}. Make the coordinates again.")
         return cls(
             int(v["patch_size"]), int(v["overlap"]), v["target_magnification"], v["level0_magnification"],
             int(v["level0_width"]), int(v["level0_height"]), int(v["patch_size_level0"]),

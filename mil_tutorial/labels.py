@@ -163,13 +163,17 @@ def label_patches_from_annotation(
     return _label(fraction, threshold, halve, partly_annotated)
 
 
-def write_patch_labels(path: str | os.PathLike, labels: PatchLabels, tumor_value: int | None = None) -> None:
+def write_patch_labels(
+    path: str | os.PathLike, labels: PatchLabels, tumor_value: int | None = None, asked_threshold: float | None = None
+) -> None:
     """Write `patch_labels/<slide>.h5`: dataset `patch_labels` int8 (n,), `tumor_fraction` float32 (n,) beside it."""
     with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
         dataset = file.create_dataset("patch_labels", data=labels.label)
         dataset.attrs["threshold"] = labels.threshold
         if tumor_value is not None:
             dataset.attrs["tumor_value"] = tumor_value
+        if asked_threshold is not None:  # the one before any halving
+            dataset.attrs["asked_threshold"] = asked_threshold
         file.create_dataset("tumor_fraction", data=labels.fraction)
 
 
@@ -184,12 +188,14 @@ def read_patch_labels(path: str | os.PathLike, n: int | None = None) -> np.ndarr
             raise DataError(
                 f"{path}: dataset 'patch_labels' is missing, found {', '.join(file) or 'nothing'}. Run `mil-tutorial labels`."
             )
-        labels = file["patch_labels"][:].astype(np.int64)
+        labels = file["patch_labels"][:]
     if n is not None and labels.shape != (n,):
         raise DataError(
             f"{path}: {labels.shape} labels for {n} patches. Run `mil-tutorial labels` again with these coordinates."
         )
-    return labels
+    if not np.isin(labels, (-1, 0, 1)).all():
+        raise DataError(f"{path}: labels other than -1, 0 and 1. Delete the file and run `mil-tutorial labels` again.")
+    return labels.astype(np.int64)
 
 
 def read_label_table(
@@ -221,7 +227,7 @@ def read_label_table(
     if not labels.isin([0, 1]).all():
         bad = table.loc[~labels.isin([0, 1])].iloc[0]
         raise DataError(
-            f"{path}: slide {bad[name_column]} has the label {bad[label_column]!r}, expected 0 (normal) or 1 (tumour). Correct the file."
+            f"{path}: slide {bad[name_column]} has the label {bad[label_column]}, expected 0 (normal) or 1 (tumour). Correct the file."
         )
     clean = pd.DataFrame({"wsi_name": names, "wsi_label": labels.astype(int)}).drop_duplicates()
     twice = clean.loc[clean["wsi_name"].duplicated(), "wsi_name"]
@@ -255,18 +261,34 @@ def label_slide(
         )
     if target.exists():
         read_patch_labels(target, len(patches.coords))
+        with trident.open_h5(target) as file:
+            before = dict(file["patch_labels"].attrs)
+        asked = {"tumor_value": tumor_value, "asked_threshold": threshold}
+        changed = [k for k, v in asked.items() if k in before and before[k] != v]
+        if changed and wsi_label == 1:
+            raise DataError(
+                f"{target}: was made with {changed[0]} {before[changed[0]]:g}, now it is {asked[changed[0]]:g}."
+                " Delete the file, or choose another --save_dir."
+            )
         return None
     if wsi_label == 0:
         labels = _label(np.zeros(len(patches.coords), np.float32), threshold, False, False)
     else:
         mask = Path(masks_dir) / f"{name}_mask.tif"
+        with open_slide(mask) as opened:
+            size = opened.dimensions
+        if size != (patches.geometry.width, patches.geometry.height):
+            raise DataError(
+                f"{mask}: is {size[0]} x {size[1]} pixels, its slide is {patches.geometry.width} x {patches.geometry.height}."
+                " The mask of another slide or resolution gives wrong labels. Take the right one."
+            )
         labels = label_patches(mask, patches.coords, side, tumor_value, threshold, halve)
         if not len(patches.coords) or labels.fraction.max() == 0:
             raise DataError(
                 f"{mask}: slide {name} is labelled tumour, but none of its {len(patches.coords)} patches holds the value {tumor_value}."
                 " Check --tumor_value (2 in CAMELYON16's own masks, 1 or 255 in converted ones) and that mask and slide belong together."
             )
-    write_patch_labels(target, labels, tumor_value)
+    write_patch_labels(target, labels, tumor_value, threshold)
     return labels
 
 
@@ -289,6 +311,8 @@ def label_folder(
     Raises:
         DataError: no coordinates, slides unknown to the label file, or some slides failed (the message names each).
     """  # fmt: skip
+    if not 0 <= threshold < 1:
+        raise DataError(f"--threshold {threshold}: expected a share from 0 to less than 1.")
     coords_dir = Path(coords_dir)
     names = sorted(
         p.name.removesuffix("_patches.h5") for p in coords_dir.glob("*_patches.h5") if not p.name.startswith(".")

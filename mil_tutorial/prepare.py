@@ -47,6 +47,17 @@ class PrepareOptions:
     mpp: float | None = None
     dtype: str = "float32"
 
+    def __post_init__(self):
+        for name, good, expected in (
+            ("mag", 0.1 <= self.mag <= 100, "a magnification such as 20"),
+            ("patch_size", 16 <= self.patch_size <= 16384, "16 to 16384 pixels"),
+            ("overlap", 0 <= self.overlap < self.patch_size, "at least 0 and less than the patch size"),
+            ("min_tissue_proportion", 0 <= self.min_tissue_proportion <= 1, "a share from 0 to 1"),
+            ("mpp", self.mpp is None or 0.05 <= self.mpp < 2.4, "µm per pixel such as 0.25"),
+        ):
+            if not good:
+                raise DataError(f"--{name} {getattr(self, name)}: expected {expected}.")
+
 
 def segment_tissue(overview: np.ndarray) -> np.ndarray:
     """Find tissue by Otsu's threshold on colour saturation: stained tissue is coloured, glass is grey.
@@ -247,7 +258,9 @@ def prepare(
                 failures.append(str(error))
                 continue
             if not counts[path.stem]:
-                tqdm.write(f"{path}: no tissue found; written as an empty slide. Training leaves it out.")
+                tqdm.write(
+                    f"{path}: no tissue found; written as an empty slide. Leave it out of train.csv and test.csv."
+                )
     if failures:
         done = f"{len(counts)} of {len(slides)} slides are done and stay as they are."
         raise DataError("\n".join([*failures, done]))

@@ -41,7 +41,9 @@ def open_h5(path: str | os.PathLike):
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError) as error:
+    except PermissionError as error:
+        raise DataError(f"{path}: you may not read this file. Ask for the right to.") from error
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path}: cannot be read as HDF5 ({str(error)[:160]}). The file is damaged or was never finished."
             " Delete it and run the step that writes it again."

@@ -12,7 +12,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mil_tutorial import read_asap_xml
+from mil_tutorial import DataError, read_asap_xml
 from mil_tutorial.fixture import tree
 from mil_tutorial.fixture.anatomy import draw_anatomy, longest_extent
 from mil_tutorial.fixture.plan import ROSTER, TEST, TRAIN, plan_slide
@@ -90,3 +90,10 @@ def test_two_processes_may_make_the_root_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv(tree.CACHE_VARIABLE, str(tmp_path))
     assert tree.fixture_root() == tree.fixture_root()
     assert [p.name for p in tmp_path.iterdir()] == [tree.fixture_root().name]
+
+
+def test_a_user_s_own_folder_is_left_alone(tmp_path):
+    (tmp_path / "wsi_labels.csv").write_text("mine")
+    with pytest.raises(DataError, match="Nothing was written"):
+        tree.copy_shipped(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["wsi_labels.csv"] and (tmp_path / "wsi_labels.csv").read_text() == "mine"

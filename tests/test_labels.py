@@ -112,11 +112,27 @@ def open_slide_mask(name, folder):
 def test_a_wrong_tumour_value_is_said(tmp_path, tree):
     folder = tmp_path / "masks"
     folder.mkdir()
+    plan = plan_slide("tumor_001")
     tifffile.imwrite(
-        folder / "tumor_001_mask.tif", np.ones((8192, 12288), np.uint8), tile=(512, 512), compression="adobe_deflate"
+        folder / "tumor_001_mask.tif", np.ones((plan.height, plan.width), np.uint8), tile=(512, 512), compression="adobe_deflate"
     )
     from mil_tutorial.labels import label_slide
 
     run = tree / "trident_processed" / "20x_512px_0px_overlap"
     with pytest.raises(DataError, match="--tumor_value"):
         label_slide("tumor_001", 1, folder, run / "patches", tmp_path / "out", tumor_value=255)
+
+
+def test_a_mask_of_another_slide_and_other_options_are_refused(tmp_path, tree):
+    from mil_tutorial.labels import label_slide
+
+    coords = tree / "trident_processed" / "20x_512px_0px_overlap" / "patches"
+    tifffile_path = tmp_path / "masks" / "tumor_001_mask.tif"
+    tifffile_path.parent.mkdir()
+    tifffile.imwrite(tifffile_path, np.full((1024, 2048), 2, np.uint8), tile=(512, 512), compression="adobe_deflate")
+    with pytest.raises(DataError, match="2048 x 1024 pixels, its slide is"):
+        label_slide("tumor_001", 1, tmp_path / "masks", coords, tmp_path / "out")
+    open_slide_mask("tumor_001", tmp_path / "masks")
+    label_slide("tumor_001", 1, tmp_path / "masks", coords, tmp_path / "out")
+    with pytest.raises(DataError, match="made with tumor_value 2"):
+        label_slide("tumor_001", 1, tmp_path / "masks", coords, tmp_path / "out", tumor_value=1)
