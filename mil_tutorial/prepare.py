@@ -258,8 +258,8 @@ def prepare(
                 failures.append(str(error))
                 continue
             if not counts[path.stem]:
-                tqdm.write(
-                    f"{path}: no tissue found; written as an empty slide. Leave it out of train.csv and test.csv."
+                failures.append(
+                    f"{path}: no tissue found. It is written as an empty slide; leave it out of train.csv and test.csv."
                 )
     if failures:
         done = f"{len(counts)} of {len(slides)} slides are done and stay as they are."

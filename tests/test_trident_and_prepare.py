@@ -100,7 +100,7 @@ def test_a_bad_slide_does_not_stop_the_others(tmp_path, capsys):
     _write_slide(wsi / "good.tif", tissue)
     _write_slide(wsi / "glass.tif", np.full((1024, 1024, 3), 240, np.uint8))
     (wsi / "text.tif").write_text("no slide")
-    with pytest.raises(DataError, match=r"text\.tif(.|\n)*2 of 3 slides are done"):
+    with pytest.raises(DataError, match=r"glass\.tif: no tissue found(.|\n)*text\.tif(.|\n)*2 of 3 slides are done"):
         prepare(wsi, tmp_path / "job", PrepareOptions(patch_size=256), progress=False)
     run = tmp_path / "job" / "20x_256px_0px_overlap" / "patches"
     assert len(trident.read_patches(run / "good_patches.h5").coords) == 16
