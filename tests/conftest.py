@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MIL_TUTORIAL_CACHE", str(HERE / "build" / "cache"))
 os.environ.pop("MIL_TUTORIAL_DATA", None)
 
-TUMOR, NORMAL, ITC = "tumor_003", "normal_002", "itc"
+TUMOR = "tumor_003"
 
 
 @pytest.fixture(scope="session")
