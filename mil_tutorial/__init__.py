@@ -18,8 +18,10 @@ _HOMES = {
     "files": ("DataError",),
     "geometry": ("Geometry",),
     "data": ("DataRoot", "open_data"),
-    "slides": ("draw_heatmap", "open_slide", "read_canvas", "read_overview", "read_patch"),
-    "labels": ("PatchLabels", "label_patches", "label_patches_from_annotation", "read_asap_xml"),
+    "slides": ("open_slide", "read_canvas", "read_overview", "read_patch"),
+    "camelyon16": ("camelyon16_slides",),
+    "annotations": ("Annotation", "read_asap_xml"),
+    "labels": ("PatchLabels", "label_patches", "label_patches_from_annotation"),
     "prepare": ("PrepareOptions", "prepare", "prepare_slide", "segment_tissue"),
     "encoders": ("load_encoder",),
     "bags": ("TridentWSIDataset", "bags_from_arrays", "build_adjacency"),
@@ -37,7 +39,8 @@ _HOMES = {
         "write_detections",
         "write_geojson",
     ),
-    "style": ("show_images", "use_style"),
+    "style": ("use_style",),
+    "pictures": ("draw_heatmap", "draw_patches", "show_images", "show_patches"),
     "viewer": ("view_heatmap",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

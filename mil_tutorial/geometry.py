@@ -68,7 +68,7 @@ class Geometry:
             raise ValueError(
                 f"the overlap of {overlap} px must be at least 0 and less than the patch size {patch_size} px."
             )
-        side = int(patch_size * level0 / magnification)
+        side = int(patch_size * level0 / magnification)  # cut, not rounded, as TRIDENT writes it
         return cls(patch_size, overlap, float(magnification), level0, width, height, side)
 
     @classmethod
@@ -109,8 +109,9 @@ class Geometry:
 
     @property
     def step_level0(self) -> int:
-        """Distance between neighbouring patches in level-0 pixels."""
-        return max(1, int((self.patch_size - self.overlap) * self.level0_magnification / self.target_magnification))
+        """Distance between neighbouring patches in level-0 pixels: patch and overlap rounded each for itself, as TRIDENT does."""
+        factor = self.level0_magnification / self.target_magnification
+        return max(1, round(self.patch_size * factor) - round(self.overlap * factor))
 
     def grid(self) -> np.ndarray:
         """Top-left corners of all places of the grid, row by row: int64 (k, 2) x, y in level-0 pixels.
@@ -126,8 +127,29 @@ class Geometry:
         return grid_cells(coords, self.step_level0)
 
 
+def as_coords(coords: np.ndarray) -> np.ndarray:
+    """Patch corners as int64 (n, 2); an empty array becomes (0, 2).
+
+    Raises:
+        ValueError: another shape.
+    """
+    coords = np.asarray(coords)
+    if coords.size == 0:
+        return np.empty((0, 2), np.int64)
+    if coords.ndim != 2 or coords.shape[1] != 2:
+        raise ValueError(f"coords have shape {coords.shape}, expected (n, 2): x and y of each patch in level-0 pixels.")
+    return coords.astype(np.int64)
+
+
+def grid_step(coords: np.ndarray, side: int) -> int:
+    """Distance of neighbours read off the coordinates: less than `side` where patches overlap, else `side`."""
+    gaps = [np.diff(np.unique(axis)) for axis in as_coords(coords).T]
+    nearest = min((int(g.min()) for g in gaps if len(g)), default=side)
+    # TRIDENT cuts the side but rounds the step, so that neighbours without overlap may lie one pixel further apart.
+    return nearest if nearest <= side + 1 else side
+
+
 def grid_cells(coords: np.ndarray, step_level0: int) -> np.ndarray:
     """Column and row of each patch, int64 (n, 2), from 0; `coords` (n, 2) are x, y in level-0 pixels."""
-    coords = np.asarray(coords, np.int64).reshape(-1, 2)
-    cells = np.round(coords / step_level0).astype(np.int64)
+    cells = np.round(as_coords(coords) / step_level0).astype(np.int64)
     return cells - cells.min(0) if len(cells) else cells

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import h5py
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from mil_tutorial import trident
+from mil_tutorial.annotations import Annotation, polygon_pixels, read_asap_xml
 from mil_tutorial.files import DataError, written_whole
+from mil_tutorial.geometry import Geometry, as_coords
+from mil_tutorial.masks import count_pixels
 from mil_tutorial.slides import open_slide
-
-TUMOR_GROUPS = ("_0", "_1", "Tumor")  # CAMELYON16's groups in train and test files; _2 and Exclusion are holes
-HOLE_GROUPS = ("_2", "Exclusion")
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,6 @@ def _label(fraction: np.ndarray, threshold: float, halve: bool, unknown: bool) -
     return PatchLabels(fraction, np.where(positive, 1, np.where(fraction > 0, 0, negative)).astype(np.int8), threshold)
 
 
-def _mask_values(slide, x, y, width, height, path) -> np.ndarray:
-    """The mask's own grey values in a rectangle of level-0 pixels; 0 beyond the mask."""
-    try:
-        return np.asarray(slide.read_region((int(x), int(y)), 0, (int(width), int(height))))[:, :, 0]
-    except Exception as error:  # OpenSlide reports damage in several ways; each means that this file is not whole
-        raise DataError(
-            f"{path}: cannot be read at x={x}, y={y} ({error}). The mask is damaged. Copy it again."
-        ) from error
-
-
 def label_patches(
     mask_path: str | os.PathLike,
     coords: np.ndarray,
@@ -63,7 +53,7 @@ def label_patches(
     halve: bool = False,
     partly_annotated: bool = False,
 ) -> PatchLabels:
-    """Label the patches of a slide from its mask, equal to counting every level-0 pixel.
+    """Label the patches of a slide from its mask, equal to counting every level-0 pixel (see `masks`).
 
     Args:
         mask_path: mask pyramid of the slide's size, one grey value for each class.
@@ -77,61 +67,11 @@ def label_patches(
     Raises:
         DataError: no such mask, or it cannot be read.
     """
-    coords = np.asarray(coords, np.int64).reshape(-1, 2)
-    fraction = np.zeros(len(coords), np.float32)
-    with open_slide(mask_path) as mask:
-        width, height = mask.dimensions
-        for i, (x, y) in enumerate(coords.tolist()):
-            right, bottom = min(x + patch_size_level0, width), min(y + patch_size_level0, height)
-            if right > x and bottom > y:
-                values = _mask_values(mask, x, y, right - x, bottom - y, mask_path)
-                fraction[i] = np.count_nonzero(values == tumor_value) / patch_size_level0**2
+    coords, side = as_coords(coords), int(patch_size_level0)
+    if side < 1:
+        raise ValueError(f"patch_size_level0 is {side}, expected at least 1.")
+    fraction = (count_pixels(mask_path, coords, side, tumor_value) / side**2).astype(np.float32)
     return _label(fraction, threshold, halve, partly_annotated)
-
-
-@dataclass
-class Annotation:
-    """Polygons of one slide in level-0 pixels: each float64 (k, 2) x, y."""
-
-    tumor: list[np.ndarray] = field(default_factory=list)
-    holes: list[np.ndarray] = field(default_factory=list)
-
-
-def read_asap_xml(path: str | os.PathLike) -> Annotation:
-    """Read an ASAP annotation as CAMELYON16 publishes them. Entities are refused, so a hostile file does no harm.
-
-    Raises:
-        DataError: no such file, not XML, or a polygon without coordinates.
-    """
-    from defusedxml import ElementTree
-    from defusedxml.common import DefusedXmlException
-
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such annotation. Normal slides have none; tumour slides need one.")
-    try:
-        tree = ElementTree.parse(path)
-    except (ElementTree.ParseError, DefusedXmlException, ValueError) as error:
-        raise DataError(f"{path}: is no readable ASAP XML ({error!s:.160}). Download it again.") from error
-    found = Annotation()
-    for node in tree.iter("Annotation"):
-        group = node.get("PartOfGroup", "None")
-        target = found.tumor if group in TUMOR_GROUPS else found.holes if group in HOLE_GROUPS else None
-        if target is None:
-            continue
-        corners = sorted(node.iter("Coordinate"), key=lambda c: float(c.get("Order", 0)))
-        try:
-            points = np.array([(float(c.attrib["X"]), float(c.attrib["Y"])) for c in corners])
-        except (KeyError, ValueError) as error:
-            raise DataError(
-                f"{path}: annotation {node.get('Name')!r} has a corner without numbers X and Y. Download it again."
-            ) from error
-        if len(points) < 3 or not np.isfinite(points).all():
-            raise DataError(
-                f"{path}: annotation {node.get('Name')!r} has {len(points)} usable corners, expected at least 3. Draw it again."
-            )
-        target.append(points)
-    return found
 
 
 def label_patches_from_annotation(
@@ -142,38 +82,26 @@ def label_patches_from_annotation(
     halve: bool = False,
     partly_annotated: bool = False,
 ) -> PatchLabels:
-    """Label patches from polygons; equal to `label_patches` except for pixels that an outline passes through."""
-    coords = np.asarray(coords, np.int64).reshape(-1, 2)
-    fraction = np.zeros(len(coords), np.float32)
-    boxes = [(p.min(0), p.max(0)) for p in annotation.tumor]
-    canvas = np.zeros((patch_size_level0,) * 2, np.uint8)
-    for i, corner in enumerate(coords):
-        near = [
-            p
-            for p, (low, high) in zip(annotation.tumor, boxes, strict=True)
-            if (high >= corner).all() and (low <= corner + patch_size_level0).all()
-        ]
-        if near:
-            canvas[:] = 0
-            for polygon in near:
-                cv2.fillPoly(canvas, [np.round(polygon - corner).astype(np.int32)], 1)
-            for polygon in annotation.holes:
-                cv2.fillPoly(canvas, [np.round(polygon - corner).astype(np.int32)], 0)
-            fraction[i] = canvas.mean()
+    """Label patches from polygons; equal to `label_patches` except for pixels that an outline passes through.
+
+    Args:
+        annotation: from `read_asap_xml`.
+        coords, patch_size_level0, threshold, halve, partly_annotated: as `label_patches`.
+    """
+    side = int(patch_size_level0)
+    fraction = (polygon_pixels(annotation, coords, side) / side**2).astype(np.float32)
     return _label(fraction, threshold, halve, partly_annotated)
 
 
-def write_patch_labels(
-    path: str | os.PathLike, labels: PatchLabels, tumor_value: int | None = None, asked_threshold: float | None = None
-) -> None:
-    """Write `patch_labels/<slide>.h5`: dataset `patch_labels` int8 (n,), `tumor_fraction` float32 (n,) beside it."""
+def write_patch_labels(path: str | os.PathLike, labels: PatchLabels, **how: object) -> None:
+    """Write `patch_labels/<slide>.h5`: dataset `patch_labels` int8 (n,), `tumor_fraction` float32 (n,) beside it.
+
+    Args:
+        how: attributes that say how the labels were made; None is left out.
+    """
     with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
         dataset = file.create_dataset("patch_labels", data=labels.label)
-        dataset.attrs["threshold"] = labels.threshold
-        if tumor_value is not None:
-            dataset.attrs["tumor_value"] = tumor_value
-        if asked_threshold is not None:  # the one before any halving
-            dataset.attrs["asked_threshold"] = asked_threshold
+        dataset.attrs.update(threshold=labels.threshold, **{k: v for k, v in how.items() if v is not None})
         file.create_dataset("tumor_fraction", data=labels.fraction)
 
 
@@ -236,22 +164,47 @@ def read_label_table(
     return clean.reset_index(drop=True)
 
 
+def _refuse_other_options(target: Path, how: dict) -> None:
+    """An existing label file must have been made from these patches in this way."""
+    with trident.open_h5(target) as file:
+        before = dict(file["patch_labels"].attrs)
+    changed = [k for k, v in how.items() if k in before and before[k] != v]
+    if "coords_digest" in changed:
+        raise DataError(
+            f"{target}: was made for other patches; the coordinates have changed since. Delete the file and run again."
+        )
+    if changed:
+        raise DataError(
+            f"{target}: was made with {changed[0]} {before[changed[0]]}, now it is {how[changed[0]]}."
+            " Delete the file, or choose another --save_dir."
+        )
+
+
 def label_slide(
     name: str,
     wsi_label: int,
-    masks_dir: Path,
-    coords_dir: Path,
-    save_dir: Path,
+    masks_dir: str | os.PathLike | None,
+    coords_dir: str | os.PathLike,
+    save_dir: str | os.PathLike,
     tumor_value: int = 2,
     threshold: float = 0.5,
     halve: bool = True,
     patch_size: int | None = None,
+    annotations_dir: str | os.PathLike | None = None,
+    partly_annotated: bool = False,
 ) -> PatchLabels | None:
     """Label one slide and write its file; None if it is there already and fits.
 
+    Args:
+        name, wsi_label: the slide, 1 with tumour, 0 without. Normal slides need neither mask nor annotation.
+        masks_dir: folder of `<name>_mask.tif`; None takes `annotations_dir` with `<name>.xml`.
+        coords_dir, save_dir: folder of `<name>_patches.h5`, and where `<name>.h5` goes.
+        patch_size: not needed; if given, it must be the patches' side in level-0 pixels.
+        tumor_value, threshold, halve, partly_annotated: see `label_patches`.
+
     Raises:
-        DataError: a file is missing or does not fit, or `patch_size` is not what the coordinates say.
-    """  # fmt: skip
+        DataError: a file is missing or does not fit, or was made with other options.
+    """
     patches_file, target = Path(coords_dir) / f"{name}_patches.h5", Path(save_dir) / f"{name}.h5"
     patches = trident.read_patches(patches_file)
     side = patches.geometry.patch_size_level0
@@ -259,42 +212,54 @@ def label_slide(
         raise DataError(
             f"{patches_file}: its patches are {side} level-0 pixels wide, --patch_size says {patch_size}. Leave the option out; the file knows."
         )
+    how = {"coords_digest": trident.coords_digest(patches.coords), "asked_threshold": threshold}
+    if wsi_label == 1:
+        how |= {"source": "mask" if masks_dir else "annotation", "partly_annotated": bool(partly_annotated)}
+        how |= {"tumor_value": tumor_value} if masks_dir else {}
     if target.exists():
         read_patch_labels(target, len(patches.coords))
-        with trident.open_h5(target) as file:
-            before = dict(file["patch_labels"].attrs)
-        asked = {"tumor_value": tumor_value, "asked_threshold": threshold}
-        changed = [k for k, v in asked.items() if k in before and before[k] != v]
-        if changed and wsi_label == 1:
-            raise DataError(
-                f"{target}: was made with {changed[0]} {before[changed[0]]:g}, now it is {asked[changed[0]]:g}."
-                " Delete the file, or choose another --save_dir."
-            )
+        _refuse_other_options(target, how)
         return None
     if wsi_label == 0:
         labels = _label(np.zeros(len(patches.coords), np.float32), threshold, False, False)
+    elif masks_dir:
+        source = Path(masks_dir) / f"{name}_mask.tif"
+        check_mask_size(source, patches.geometry)
+        labels = label_patches(source, patches.coords, side, tumor_value, threshold, halve, partly_annotated)
+        hint = f"holds the value {tumor_value}. Check --tumor_value (2 in CAMELYON16's own masks, 1 or 255 in converted ones)"
     else:
-        mask = Path(masks_dir) / f"{name}_mask.tif"
-        with open_slide(mask) as opened:
-            size = opened.dimensions
-        if size != (patches.geometry.width, patches.geometry.height):
-            raise DataError(
-                f"{mask}: is {size[0]} x {size[1]} pixels, its slide is {patches.geometry.width} x {patches.geometry.height}."
-                " The mask of another slide or resolution gives wrong labels. Take the right one."
-            )
-        labels = label_patches(mask, patches.coords, side, tumor_value, threshold, halve)
-        if not len(patches.coords) or labels.fraction.max() == 0:
-            raise DataError(
-                f"{mask}: slide {name} is labelled tumour, but none of its {len(patches.coords)} patches holds the value {tumor_value}."
-                " Check --tumor_value (2 in CAMELYON16's own masks, 1 or 255 in converted ones) and that mask and slide belong together."
-            )
-    write_patch_labels(target, labels, tumor_value, threshold)
+        source = Path(annotations_dir) / f"{name}.xml"
+        annotation = read_asap_xml(source)
+        labels = label_patches_from_annotation(annotation, patches.coords, side, threshold, halve, partly_annotated)
+        found = ", ".join(f"{n} x {what}" for what, n in annotation.ignored.items()) or "nothing else"
+        hint = f"is touched by one of its {len(annotation.tumor)} tumour polygons (not used: {found}). Check the groups"
+    if wsi_label == 1 and labels.fraction.max(initial=0) == 0:
+        raise DataError(
+            f"{source}: slide {name} is labelled tumour, but none of its {len(patches.coords)} patches {hint}"
+            " and that both belong to this slide."
+        )
+    write_patch_labels(target, labels, **how)
     return labels
+
+
+def check_mask_size(mask: Path, geometry: Geometry) -> None:
+    """A mask must have its slide's size.
+
+    Raises:
+        DataError: it has another one, or cannot be opened.
+    """
+    with open_slide(mask) as opened:
+        size = opened.dimensions
+    if size != (geometry.width, geometry.height):
+        raise DataError(
+            f"{mask}: is {size[0]} x {size[1]} pixels, its slide is {geometry.width} x {geometry.height}."
+            " The mask of another slide or resolution gives wrong labels. Take the right one."
+        )
 
 
 def label_folder(
     csv_path: str | os.PathLike,
-    masks_dir: str | os.PathLike,
+    masks_dir: str | os.PathLike | None,
     coords_dir: str | os.PathLike,
     save_dir: str | os.PathLike,
     patch_size: int | None = None,
@@ -302,17 +267,26 @@ def label_folder(
     threshold: float = 0.5,
     halve: bool = True,
     progress: bool = True,
+    annotations_dir: str | os.PathLike | None = None,
+    partly_annotated: Collection[str] = (),
 ) -> dict[str, PatchLabels]:
     """Label every slide that has coordinates; files that are there already stay. A slide that fails does not stop the others.
+
+    Args:
+        csv_path: the slides' labels.
+        partly_annotated: names of slides whose annotation is not complete; see `camelyon16.camelyon16_slides`.
+        masks_dir, coords_dir, save_dir, patch_size, tumor_value, threshold, halve, annotations_dir: see `label_slide`.
 
     Returns:
         The labels of the slides done now.
 
     Raises:
         DataError: no coordinates, slides unknown to the label file, or some slides failed (the message names each).
-    """  # fmt: skip
+    """
     if not 0 <= threshold < 1:
         raise DataError(f"--threshold {threshold}: expected a share from 0 to less than 1.")
+    if (masks_dir is None) == (annotations_dir is None):
+        raise DataError("expected either --masks_dir or --annotations_dir: labels come from one of them.")
     coords_dir = Path(coords_dir)
     names = sorted(
         p.name.removesuffix("_patches.h5") for p in coords_dir.glob("*_patches.h5") if not p.name.startswith(".")
@@ -331,25 +305,20 @@ def label_folder(
     for name in tqdm(names, desc="Labelling", unit="slide", disable=not progress):
         try:
             labels = label_slide(
-                name,
-                int(table[name]),
-                Path(masks_dir),
-                coords_dir,
-                Path(save_dir),
-                tumor_value,
-                threshold,
-                halve,
-                patch_size,
-            )
+                name, int(table[name]), masks_dir, coords_dir, save_dir, tumor_value, threshold, halve, patch_size,
+                annotations_dir, name in partly_annotated,
+            )  # fmt: skip
         except DataError as error:
             failures.append(str(error))
             continue
-        if labels is not None:
-            done[name] = labels
-            if labels.threshold < threshold:
-                tqdm.write(
-                    f"{name}: no patch is more than {threshold:.0%} tumour; threshold halved to {labels.threshold:.2%}, {int((labels.label == 1).sum())} tumour patches."
-                )
+        if labels is None:
+            continue
+        done[name] = labels
+        if labels.threshold < threshold:
+            tqdm.write(
+                f"{name}: no patch is more than {threshold:.0%} tumour; threshold halved to {labels.threshold:.2%},"
+                f" {int((labels.label == 1).sum())} tumour patches."
+            )
     if failures:
         raise DataError(
             "\n".join(

@@ -6,6 +6,7 @@ A whole-slide image is a pyramid: level 0 is the full resolution, each further l
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -13,8 +14,9 @@ import numpy as np
 import openslide
 
 from mil_tutorial.files import DataError
-from mil_tutorial.geometry import grid_cells
+from mil_tutorial.geometry import as_coords, grid_cells, grid_step
 
+BLOCK = 1024  # side in pixels of what is read from a level at once: whole tiles that stay in the cache
 SLIDE_SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".dcm", ".svslide")
 
 
@@ -75,6 +77,10 @@ def read_patch(
         DataError: the file is damaged there.
     """
     rgb = _read_region(slide, x, y, side_level0, side_level0, side_level0 / px, path)
+    return _resize(rgb, px)
+
+
+def _resize(rgb: np.ndarray, px: int) -> np.ndarray:
     return cv2.resize(rgb, (px, px), interpolation=cv2.INTER_AREA if rgb.shape[0] >= px else cv2.INTER_LINEAR)
 
 
@@ -83,34 +89,43 @@ def _read_region(slide, x, y, width_level0, height_level0, downsample, path):
     level = slide.get_best_level_for_downsample(downsample * 1.01)
     factor = slide.level_downsamples[level]
     size = (max(1, round(width_level0 / factor)), max(1, round(height_level0 / factor)))
+    shift = (0, 0)
+    if factor == int(factor) > 1:
+        # OpenSlide is four times faster where a pixel of the level begins: elsewhere it interpolates.
+        shift = (round(x % factor / factor), round(y % factor / factor))
+        x, y = x - x % factor, y - y % factor
     try:
-        region = np.asarray(slide.read_region((int(x), int(y)), level, size))
+        region = slide.read_region((int(x), int(y)), level, (size[0] + shift[0], size[1] + shift[1]))
     except openslide.OpenSlideError as error:
         raise DataError(
             f"{path}: OpenSlide fails at x={x}, y={y}, level {level} ({error}). The file is damaged or cut short. Copy it again."
         ) from error
-    if region[:, :, 3].min() == 255:
-        return np.ascontiguousarray(region[:, :, :3])
+    rgba = np.asarray(region)[shift[1] :, shift[0] :]
+    if rgba[:, :, 3].min() == 255:
+        return cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
     # OpenSlide leaves what was never scanned transparent; on the microscope it would be bright.
-    alpha = region[:, :, 3:].astype(np.uint16)
-    return ((region[:, :, :3] * alpha + 255 * (255 - alpha)) // 255).astype(np.uint8)
+    alpha = rgba[:, :, 3:].astype(np.uint16)
+    return ((rgba[:, :, :3] * alpha + 255 * (255 - alpha)) // 255).astype(np.uint8)
 
 
 def read_overview(slide: openslide.OpenSlide, downsample: float, path: str | os.PathLike = "slide") -> np.ndarray:
     """The whole slide made smaller by `downsample`: uint8 (height / downsample, width / downsample, 3) RGB.
 
-    It is read in strips from the level that fits, so that memory holds the result and one strip only.
+    It is read block by block from the level that fits, so that memory holds the result and one block only.
     """
     width, height = slide.dimensions
     out = np.empty((max(1, round(height / downsample)), max(1, round(width / downsample)), 3), np.uint8)
     level = slide.get_best_level_for_downsample(downsample * 1.01)
-    budget = 4_000_000 * slide.level_downsamples[level] ** 2  # level-0 pixels of one strip
-    rows = max(1, int(budget / width / downsample))
-    for top in range(0, out.shape[0], rows):
-        bottom = min(out.shape[0], top + rows)
+    side = 8 * BLOCK if max(slide.level_dimensions[level]) <= 8 * BLOCK else 2 * BLOCK  # a small level in one go
+    block = max(1, int(side * slide.level_downsamples[level] / downsample))  # pixels of the result
+    for top in range(0, out.shape[0], block):
+        bottom = min(out.shape[0], top + block)
         y0, y1 = (round(r * height / out.shape[0]) for r in (top, bottom))
-        strip = _read_region(slide, 0, y0, width, y1 - y0, downsample, path)
-        out[top:bottom] = cv2.resize(strip, (out.shape[1], bottom - top), interpolation=cv2.INTER_AREA)
+        for left in range(0, out.shape[1], block):
+            right = min(out.shape[1], left + block)
+            x0, x1 = (round(c * width / out.shape[1]) for c in (left, right))
+            region = _read_region(slide, x0, y0, x1 - x0, y1 - y0, downsample, path)
+            out[top:bottom, left:right] = cv2.resize(region, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
     return out
 
 
@@ -123,81 +138,54 @@ def read_canvas(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay the patches of a slide on a white canvas, each `px` pixels wide, at its place in the grid.
 
-    The patches are read from the pyramid level that fits `px`, several neighbours at once.
+    The patches are read from the pyramid level that fits `px`, many neighbours at once, on all cores.
 
     Args:
         slide: an open slide or its path.
         coords: (n, 2) x, y of the patches' top-left corners in level-0 pixels.
         patch_size_level0: side of a patch in level-0 pixels.
         px: side of a patch on the canvas.
-        step_level0: distance between neighbours if patches overlap; the patch size by default.
+        step_level0: distance between neighbours in level-0 pixels; by default it is read off the coordinates, so that
+            overlapping patches get places of their own, too.
 
     Returns:
         canvas uint8 ((max_row + 1) * px, (max_column + 1) * px, 3), rows (n,) and columns (n,) int64 from 0.
+
+    Raises:
+        ValueError: coordinates are not (n, 2), or a size is not positive.
+        DataError: the slide is damaged.
     """
-    path = getattr(slide, "_filename", "slide")
     if isinstance(slide, (str, os.PathLike)):
         with open_slide(slide) as opened:
             return read_canvas(opened, coords, patch_size_level0, px, step_level0)
-    coords = np.asarray(coords, np.int64).reshape(-1, 2)
-    columns, rows = grid_cells(coords, step_level0 or patch_size_level0).T
+    path = getattr(slide, "_filename", "slide")
+    coords, side = as_coords(coords), int(patch_size_level0)
+    if side < 1 or px < 1:
+        raise ValueError(f"patch_size_level0 is {side} and px is {px}, expected at least 1.")
+    step = step_level0 or grid_step(coords, side)
+    columns, rows = grid_cells(coords, step).T
     if not len(coords):
         return np.full((px, px, 3), 255, np.uint8), rows, columns
-    canvas = np.full(((rows.max() + 1) * px, (columns.max() + 1) * px, 3), 255, np.uint8)
-    for i in range(len(coords)):
-        x, y = coords[i]
-        r, c = rows[i] * px, columns[i] * px
-        canvas[r : r + px, c : c + px] = read_patch(slide, x, y, patch_size_level0, px, path)
-    return canvas, rows, columns
-
-
-HIGH_COLOR = (0.84, 0.15, 0.16)  # the reds and greens of torchmil's default, for the same picture
-LOW_COLOR = (0.17, 0.63, 0.17)
-
-
-def draw_heatmap(
-    canvas: np.ndarray,
-    values: np.ndarray,
-    rows: np.ndarray,
-    columns: np.ndarray,
-    px: int,
-    alpha: float = 0.5,
-    max_color: tuple[float, float, float] = HIGH_COLOR,
-    min_color: tuple[float, float, float] = LOW_COLOR,
-    cmap: str | None = None,
-) -> np.ndarray:
-    """Colour the patches of a canvas by their values, all at once.
-
-    Args:
-        canvas: uint8 (height, width, 3) from `read_canvas`.
-        values: (n,) in [0, 1]. NaN leaves a patch as it is.
-        rows, columns: (n,) places of the patches.
-        px: side of a patch on the canvas.
-        alpha: weight of the colour against the tissue.
-        max_color, min_color: RGB in [0, 1] for values 1 and 0.
-        cmap: name of a matplotlib colour map, used in place of the two colours.
-
-    Returns:
-        A new canvas.
-
-    Raises:
-        ValueError: a value lies outside [0, 1].
-    """
-    values = np.asarray(values, np.float64)
-    known = np.isfinite(values)
-    if ((values[known] < 0) | (values[known] > 1)).any():
+    if (rows.max() + 1) * (columns.max() + 1) * px * px > 2**31:
         raise ValueError(
-            f"values must lie in [0, 1], found {values[known].min():.3g} to {values[known].max():.3g}. Scale them first."
+            f"a canvas of {columns.max() + 1} x {rows.max() + 1} patches of {px} px is too large. Take a smaller px."
         )
-    if cmap is None:
-        colors = values[known, None] * np.asarray(max_color) + (1 - values[known, None]) * np.asarray(min_color)
-    else:
-        from matplotlib import colormaps
+    canvas = np.full(((rows.max() + 1) * px, (columns.max() + 1) * px, 3), 255, np.uint8)
+    # Twice as many pixels as asked for: from the nearest level the picture differs from level 0's nearly twice as much.
+    downsample = max(1.0, side / px / 2)
+    factor = slide.level_downsamples[slide.get_best_level_for_downsample(downsample * 1.01)]
+    per_block = max(1, int(BLOCK * factor / step))
+    _, block = np.unique(rows // per_block * (columns.max() + 1) + columns // per_block, return_inverse=True)
+    order = np.argsort(block, kind="stable")
+    size = max(1, round(side / factor))  # of a patch in pixels of that level
 
-        colors = colormaps[cmap](values[known])[:, :3]
-    out = canvas.copy()
-    tiles = out.reshape(canvas.shape[0] // px, px, canvas.shape[1] // px, px, 3)
-    place = (np.asarray(rows)[known], slice(None), np.asarray(columns)[known])
-    blended = (1 - alpha) * tiles[place] + alpha * 255 * colors[:, None, None]
-    tiles[place] = blended.astype(np.uint8)  # `tiles` is a view of `out`
-    return out
+    def lay(members: np.ndarray) -> None:
+        low, high = coords[members].min(0), coords[members].max(0) + side
+        region = _read_region(slide, *low.tolist(), *(high - low).tolist(), downsample, path)
+        for i, (x, y) in zip(members, np.round((coords[members] - low) / factor).astype(int).tolist(), strict=True):
+            r, c = rows[i] * px, columns[i] * px
+            canvas[r : r + px, c : c + px] = _resize(region[y : y + size, x : x + size], px)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(pool.map(lay, np.split(order, np.flatnonzero(np.diff(block[order])) + 1)))
+    return canvas, rows, columns

@@ -17,26 +17,3 @@ def use_style() -> None:
         "axes.prop_cycle": plt.cycler(color=[NORMAL, TUMOR, ACCENT, "#CC79A7", "#E69F00", GREY]),
         "image.interpolation": "nearest", "legend.frameon": False,
     })  # fmt: skip
-
-
-def show_images(images, titles, width: float = 12.0, heights: float | None = None):
-    """Pictures side by side without axes; returns the axes for more drawing.
-
-    Args:
-        images: list of (h, w, 3) or (h, w) arrays.
-        titles: one for each.
-        width: of the figure in inches; `heights` likewise, chosen from the pictures by default.
-    """
-    import matplotlib.pyplot as plt
-
-    ratio = max(image.shape[0] / image.shape[1] for image in images)
-    height = heights or width / len(images) * ratio + 0.4
-    figure, axes = plt.subplots(1, len(images), figsize=(width, height), squeeze=False)
-    for axis, image, title in zip(axes[0], images, titles, strict=True):
-        axis.imshow(image, cmap="gray" if image.ndim == 2 else None)
-        axis.set_title(title)
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-    return axes[0]

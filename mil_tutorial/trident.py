@@ -6,6 +6,7 @@ A job folder holds, for each magnification, patch size and overlap, a run folder
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ def open_h5(path: str | os.PathLike):
             f"{path}: cannot be read as HDF5 ({str(error)[:160]}). The file is damaged or was never finished."
             " Delete it and run the step that writes it again."
         ) from error
+
+
+def coords_digest(coords: np.ndarray) -> str:
+    """A short fingerprint of patch corners and their order, to notice that they have changed."""
+    return hashlib.blake2b(np.ascontiguousarray(coords, "<i8").tobytes(), digest_size=8).hexdigest()
 
 
 def _dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:

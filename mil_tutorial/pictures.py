@@ -1,0 +1,188 @@
+"""Pictures for a reader's eyes: heatmaps on a canvas, contact sheets of patches, the grid on a thumbnail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import openslide
+
+from mil_tutorial.geometry import as_coords
+from mil_tutorial.slides import open_slide, read_overview, read_patch
+from mil_tutorial.style import ACCENT, GREY, NORMAL, TUMOR
+
+LABEL_NAMES = {-1: "unknown", 0: "normal", 1: "tumour"}
+LABEL_COLORS = {-1: GREY, 0: NORMAL, 1: TUMOR}
+
+
+def show_images(images, titles, width: float = 12.0, heights: float | None = None):
+    """Pictures side by side without axes; returns the axes for more drawing.
+
+    Args:
+        images: list of (h, w, 3) or (h, w) arrays.
+        titles: one for each.
+        width: of the figure in inches; `heights` likewise, chosen from the pictures by default.
+    """
+    import matplotlib.pyplot as plt
+
+    ratio = max(image.shape[0] / image.shape[1] for image in images)
+    height = heights or width / len(images) * ratio + 0.4
+    figure, axes = plt.subplots(1, len(images), figsize=(width, height), squeeze=False)
+    for axis, image, title in zip(axes[0], images, titles, strict=True):
+        axis.imshow(image, cmap="gray" if image.ndim == 2 else None)
+        axis.set_title(title)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    return axes[0]
+
+
+HIGH_COLOR = (0.84, 0.15, 0.16)  # the reds and greens of torchmil's default, for the same picture
+LOW_COLOR = (0.17, 0.63, 0.17)
+
+
+def draw_heatmap(
+    canvas: np.ndarray,
+    values: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    px: int,
+    alpha: float = 0.5,
+    max_color: tuple[float, float, float] = HIGH_COLOR,
+    min_color: tuple[float, float, float] = LOW_COLOR,
+    cmap: str | None = None,
+) -> np.ndarray:
+    """Colour the patches of a canvas by their values, all at once.
+
+    Args:
+        canvas: uint8 (height, width, 3) from `read_canvas`.
+        values: (n,) in [0, 1]. NaN leaves a patch as it is.
+        rows, columns: (n,) places of the patches.
+        px: side of a patch on the canvas.
+        alpha: weight of the colour against the tissue.
+        max_color, min_color: RGB in [0, 1] for values 1 and 0.
+        cmap: name of a matplotlib colour map, used in place of the two colours.
+
+    Returns:
+        A new canvas.
+
+    Raises:
+        ValueError: a value lies outside [0, 1].
+    """
+    values = np.asarray(values, np.float64)
+    known = np.isfinite(values)
+    if ((values[known] < 0) | (values[known] > 1)).any():
+        raise ValueError(
+            f"values must lie in [0, 1], found {values[known].min():.3g} to {values[known].max():.3g}. Scale them first."
+        )
+    if cmap is None:
+        colors = values[known, None] * np.asarray(max_color) + (1 - values[known, None]) * np.asarray(min_color)
+    else:
+        from matplotlib import colormaps
+
+        colors = colormaps[cmap](values[known])[:, :3]
+    out = canvas.copy()
+    tiles = out.reshape(canvas.shape[0] // px, px, canvas.shape[1] // px, px, 3)
+    place = (np.asarray(rows)[known], slice(None), np.asarray(columns)[known])
+    blended = (1 - alpha) * tiles[place] + alpha * 255 * colors[:, None, None]
+    tiles[place] = blended.astype(np.uint8)  # `tiles` is a view of `out`
+    return out
+
+
+def show_patches(
+    slide: openslide.OpenSlide | str | os.PathLike,
+    coords: np.ndarray,
+    patch_size_level0: int,
+    labels: Sequence[int] | None = None,
+    captions: Sequence[str] | None = None,
+    columns: int = 8,
+    px: int = 128,
+):
+    """A contact sheet: the patches one beside the other, with number, place and label.
+
+    Args:
+        slide: an open slide or its path.
+        coords: (n, 2) x, y of the patches' top-left corners in level-0 pixels; 64 are enough for one look.
+        patch_size_level0: side of a patch in level-0 pixels.
+        labels: (n,) of 1 tumour, 0 normal, -1 unknown: a frame's colour and a word.
+        captions: (n,) a line of your own under each patch, in place of its place.
+        columns: patches in a row.
+        px: side of a patch in the sheet.
+
+    Returns:
+        matplotlib's figure.
+
+    Raises:
+        ValueError: no patch, or not one label or caption for each.
+    """
+    import matplotlib.pyplot as plt
+
+    if isinstance(slide, (str, os.PathLike)):
+        with open_slide(slide) as opened:
+            return show_patches(opened, coords, patch_size_level0, labels, captions, columns, px)
+    coords = as_coords(coords)
+    if not len(coords):
+        raise ValueError("no patches to show. Does the slide have tissue?")
+    for what, given in (("labels", labels), ("captions", captions)):
+        if given is not None and len(given) != len(coords):
+            raise ValueError(f"{len(given)} {what} for {len(coords)} patches, expected one for each.")
+    columns = min(columns, len(coords))
+    rows = -(-len(coords) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.6 * columns, 2.0 * rows), squeeze=False)
+    for axis in axes.flat[len(coords) :]:
+        axis.set_visible(False)
+    path = getattr(slide, "_filename", "slide")
+    for i, ((x, y), axis) in enumerate(zip(coords.tolist(), axes.flat, strict=False)):
+        axis.imshow(read_patch(slide, x, y, patch_size_level0, px, path))
+        axis.set(xticks=[], yticks=[])
+        label = None if labels is None else int(labels[i])
+        for spine in axis.spines.values():
+            spine.set(visible=label is not None, color=LABEL_COLORS.get(label, GREY), linewidth=3)
+        text = f"x {x}\ny {y}" if captions is None else str(captions[i])
+        axis.set_xlabel(text.replace("$", r"\$"), fontsize=8)
+        axis.set_title(f"{i}" if label is None else f"{i}: {LABEL_NAMES.get(label, label)}", fontsize=9)
+    return figure
+
+
+def draw_patches(
+    slide: openslide.OpenSlide | str | os.PathLike,
+    coords: np.ndarray,
+    patch_size_level0: int,
+    labels: Sequence[int] | None = None,
+    contours: Sequence[np.ndarray] = (),
+    longest: int = 1000,
+) -> np.ndarray:
+    """A thumbnail with the outlines of the patches, and of the tissue or the tumour, where they lie.
+
+    Args:
+        slide: an open slide or its path.
+        coords: (n, 2) x, y of the patches' top-left corners in level-0 pixels. Overlapping patches overlap in the picture,
+            those at the border reach past it.
+        patch_size_level0: side of a patch in level-0 pixels.
+        labels: (n,) of 1 tumour, 0 normal, -1 unknown, which choose the colours.
+        contours: outlines, each (k, 2) x, y in level-0 pixels, drawn in green.
+        longest: longer side of the picture in pixels.
+
+    Returns:
+        uint8 (h, w, 3) RGB.
+    """
+    from matplotlib.colors import to_rgb
+
+    if isinstance(slide, (str, os.PathLike)):
+        with open_slide(slide) as opened:
+            return draw_patches(opened, coords, patch_size_level0, labels, contours, longest)
+    coords = as_coords(coords)
+    if labels is not None and len(labels) != len(coords):
+        raise ValueError(f"{len(labels)} labels for {len(coords)} patches, expected one for each.")
+    picture = read_overview(slide, max(1.0, max(slide.dimensions) / longest))
+    factor = np.array(picture.shape[1::-1]) / slide.dimensions
+    corners = np.round(coords * factor).astype(int), np.round((coords + patch_size_level0) * factor).astype(int) - 1
+    colors = {k: tuple(int(255 * c) for c in to_rgb(v)) for k, v in LABEL_COLORS.items()}
+    for i in range(len(coords)):
+        color = (40, 40, 40) if labels is None else colors[int(labels[i])]
+        cv2.rectangle(picture, corners[0][i].tolist(), corners[1][i].tolist(), color, 1 if labels is None else 2)
+    scaled = [np.round(np.asarray(c) * factor).astype(np.int32) for c in contours]
+    return cv2.polylines(picture, scaled, True, tuple(int(255 * c) for c in to_rgb(ACCENT)), 2, cv2.LINE_AA)
