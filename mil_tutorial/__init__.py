@@ -23,11 +23,11 @@ _HOMES = {
     "annotations": ("Annotation", "read_asap_xml"),
     "labels": ("PatchLabels", "label_patches", "label_patches_from_annotation"),
     "prepare": ("PrepareOptions", "prepare", "prepare_slide", "segment_tissue"),
-    "encoders": ("load_encoder",),
+    "encoders": ("load_encoder", "pick_device"),
     "bags": ("TridentWSIDataset", "bags_from_arrays", "build_adjacency"),
     "collate": ("collate_fn", "collate_packed"),
     "abmil": ("ABMIL", "MaxPool", "MeanPool"),
-    "training": ("History", "Predictions", "fit", "pick_device", "predict"),
+    "training": ("History", "Predictions", "fit", "predict"),
     "evaluation": ("bag_metrics", "choose_threshold", "patch_metrics"),
     "froc": ("Lesions", "froc", "lesions_from_mask"),
     "localization": (

@@ -1,39 +1,58 @@
 """Look through a data root and say what is there, what is missing and what does not fit, before anyone trains on it.
 
-No feature is loaded into memory as a whole: shapes come from the files' headers.
+Features are scanned for NaN piece by piece and never held as a whole. Tiles of slides and masks are not decoded: a file
+that is cut short is noticed, a damaged tile inside it is not.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import openslide
+import pandas as pd
+import tifffile
 from tqdm.auto import tqdm
 
 from mil_tutorial import trident
-from mil_tutorial.data import open_data
+from mil_tutorial.annotations import read_asap_xml
+from mil_tutorial.camelyon16 import REMOVED, camelyon16_slides
+from mil_tutorial.data import DataRoot, open_data
 from mil_tutorial.files import DataError
-from mil_tutorial.labels import read_patch_labels
+from mil_tutorial.geometry import Geometry, nominal_magnification
+from mil_tutorial.labels import read_label_table, read_patch_labels
+from mil_tutorial.slides import SLIDE_SUFFIXES, open_slide
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: `level` is `error` (would spoil training) or `note`; `what` names the file and the remedy."""
+    """One thing found.
+
+    Attributes:
+        level: `error` (would spoil training) or `note`.
+        kind: what it concerns, a row of the table, such as `patches`.
+        slide: its name, or "" for the whole tree.
+        what: names the file, what was found and the remedy.
+    """
 
     level: str
+    kind: str
     slide: str
     what: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `check_root` found: findings and counts of what is there."""
+    """What `check_root` found: findings, and for each kind of file how many are there and for how many slides it is missing."""
 
     findings: list[Finding]
-    counts: dict[str, int]
+    there: dict[str, int]
+    missing: dict[str, int]
 
     @property
     def spoiled(self) -> bool:
@@ -42,78 +61,282 @@ class Report:
 
     def as_dict(self) -> dict:
         """For JSON."""
-        return {"spoiled": self.spoiled, "counts": self.counts, "findings": [asdict(f) for f in self.findings]}
+        return {
+            "spoiled": self.spoiled,
+            "there": self.there,
+            "missing": self.missing,
+            "findings": [asdict(f) for f in self.findings],
+        }
 
 
-def _check_slide(run: Path, encoder: str, name: str, label: int, dims: dict[str, int]) -> list[Finding]:
-    """Everything about one slide's files; its feature size goes into `dims`."""
-    found = []
-    patches_file, features_file = run / "patches" / f"{name}_patches.h5", run / f"features_{encoder}" / f"{name}.h5"
-    try:
-        patches = trident.read_patches(patches_file)
-    except DataError as error:
-        return [Finding("error", name, str(error))]
-    geometry, n = patches.geometry, len(patches.coords)
-    if n == 0:
+def _error(kind: str, slide: str, what: object) -> Finding:
+    return Finding("error", kind, slide, str(what))
+
+
+def _note(kind: str, slide: str, what: object) -> Finding:
+    return Finding("note", kind, slide, str(what))
+
+
+def _files(folder: Path, ending: str) -> dict[str, Path]:
+    """Files of a folder by slide name; hidden ones are not whole."""
+    found = folder.glob(f"[!.]*{ending}") if folder.is_dir() else ()
+    return {p.name.removesuffix(ending): p for p in sorted(found)}
+
+
+def _check_tables(data: DataRoot) -> tuple[dict[str, int], set[str], list[Finding]]:
+    """Labels and splits: the labels by name, the slides that are used, and what is wrong."""
+    found: list[Finding] = []
+    tables = {}
+    for name in ("wsi_labels", "train", "test"):
+        path = data.root / f"{name}.csv"
+        try:
+            table = tables[name] = read_label_table(path)
+        except DataError as error:
+            found.append(_error("labels", "", error))
+            continue
+        raw = pd.read_csv(path, dtype=str)["wsi_name"]
+        for slide in sorted(set(raw[raw.duplicated()])):
+            found.append(
+                _note("labels", slide, f"{path}: slide {slide} stands there twice, with one label. Delete a line.")
+            )
+        if name != "wsi_labels" and table["wsi_label"].nunique() < 2:
+            only = f"only label {table['wsi_label'].iloc[0]}" if len(table) else "no slide"
+            found.append(_error("labels", "", f"{path}: holds {only}. Training and scores need slides of both labels."))
+    labels = dict(tables["wsi_labels"].itertuples(index=False)) if "wsi_labels" in tables else {}
+    splits = {k: dict(tables[k].itertuples(index=False)) for k in ("train", "test") if k in tables}
+    for name in sorted(set(splits.get("train", ())) & set(splits.get("test", ()))):
         found.append(
-            Finding("note", name, f"{patches_file}: no patches, the slide has no tissue. Leave it out of training.")
+            _error(
+                "labels", name, f"{data.root}: slide {name} is in train.csv and in test.csv. Keep it in one of them."
+            )
         )
-    elif (patches.coords < 0).any() or (patches.coords >= (geometry.width, geometry.height)).any():
+    for which, split in splits.items():
+        for name, label in split.items():
+            if name not in labels:
+                found.append(
+                    _error(
+                        "labels", name, f"{data.root}: slide {name} is in {which}.csv, not in wsi_labels.csv. Add it."
+                    )
+                )
+            elif labels[name] != label:
+                found.append(
+                    _error(
+                        "labels",
+                        name,
+                        f"{data.root}: slide {name} has label {label} in {which}.csv and {labels[name]} in wsi_labels.csv. Correct one.",
+                    )
+                )
+    used = set().union(*splits.values()) if splits else set(labels)
+    for name in sorted(set(labels) - used):
         found.append(
-            Finding(
-                "error",
+            _note("labels", name, f"{data.root}: slide {name} has a label, but is in no split. It is not used.")
+        )
+    if not data.synthetic and len(set(labels) & set(camelyon16_slides()["wsi_name"])) >= 100:
+        for name in sorted(set(labels) & set(REMOVED)):
+            found.append(_note("labels", name, f"{data.root}: CAMELYON16's {name} {REMOVED[name]}. Leave it out."))
+    return {**labels, **{n: y for s in splits.values() for n, y in s.items() if n not in labels}}, used, found
+
+
+def _check_patches(path: Path, name: str, used: bool) -> tuple[trident.Patches | None, list[Finding]]:
+    kind = "patches"
+    try:
+        patches = trident.read_patches(path)
+    except DataError as error:
+        return None, [_error(kind, name, error)]
+    found, geometry, coords = [], patches.geometry, patches.coords
+    if not len(coords):
+        level = _error if used else _note
+        found.append(
+            level(kind, name, f"{path}: no patches, the slide has no tissue. Leave it out of train.csv and test.csv.")
+        )
+    elif (coords < 0).any() or (coords >= (geometry.width, geometry.height)).any():
+        found.append(
+            _error(
+                kind,
                 name,
-                f"{patches_file}: patches lie outside the slide of {geometry.width} x {geometry.height} px. Make them again.",
+                f"{path}: patches lie outside the slide of {geometry.width} x {geometry.height} px. Make them again.",
             )
         )
     expected = geometry.patch_size * geometry.level0_magnification / geometry.target_magnification
     if abs(geometry.patch_size_level0 - expected) > 1:
         found.append(
-            Finding(
-                "error",
+            _error(
+                kind,
                 name,
-                f"{patches_file}: patch_size_level0 is {geometry.patch_size_level0}, magnification says {expected:g}. Make them again.",
+                f"{path}: patch_size_level0 is {geometry.patch_size_level0}, the magnifications say {expected:g}. Make them again.",
             )
         )
-    if len(np.unique(patches.coords, axis=0)) != n:
-        found.append(Finding("error", name, f"{patches_file}: some patches are there twice. Make them again."))
+    if len(np.unique(coords, axis=0)) != len(coords):
+        found.append(_error(kind, name, f"{path}: some patches are there twice. Make them again."))
+    return patches, found
+
+
+def _check_features(path: Path, encoder: str, name: str, patches: trident.Patches) -> tuple[int, list[Finding]]:
+    """Feature size D, and what is wrong with a feature file."""
+    kind = f"features {encoder}"
     try:
-        with trident.open_h5(features_file) as file:
-            features = file.get("features")
-            if features is None or (features.ndim != 2 and features.size):
-                raise DataError(f"{features_file}: no dataset 'features' of shape (n, D). Make the features again.")
-            coords = file["coords"][:] if "coords" in file else None
-            trident.match_rows(features_file, coords, features.shape[0] if features.size else 0, patches)
-            if features.size:
-                dims[name] = features.shape[1]
-            for start in range(0, features.shape[0], 4096):
-                if not np.isfinite(features[start : start + 4096]).all():
-                    raise DataError(f"{features_file}: NaN or infinite features. Make the features again.")
+        (n, dim), _, coords = trident.features_header(path)
+        trident.match_rows(path, coords, n, patches)
+        if bad := trident.count_bad_features(path):
+            return dim, [_error(kind, name, f"{path}: {bad} features are NaN or infinite. Make its features again.")]
     except DataError as error:
-        found.append(Finding("error", name, str(error)))
-    labels_file = run / "patch_labels" / f"{name}.h5"
-    if labels_file.exists():
+        return 0, [_error(kind, name, error)]
+    return dim, []
+
+
+def _check_labels(path: Path, name: str, label: int, patches: trident.Patches) -> Iterator[Finding]:
+    kind = "patch labels"
+    try:
+        labels = read_patch_labels(path, len(patches.coords))
+        digest = trident.read_how(path, ["coords_digest"]).get("coords_digest")
+    except DataError as error:
+        yield _error(kind, name, error)
+        return
+    if digest not in (None, trident.coords_digest(patches.coords)):
+        yield _error(kind, name, f"{path}: was made for other patches. Delete it and run `mil-tutorial labels` again.")
+    positive = int((labels == 1).sum())
+    if label == 1 and not positive:
+        yield _note(kind, name, f"{path}: a tumour slide without a tumour patch; patch metrics cannot see its lesions.")
+    if label == 0 and positive:
+        yield _error(kind, name, f"{path}: a normal slide with {positive} tumour patches. Check its label.")
+
+
+def _check_whole(path: Path) -> None:
+    """A TIFF's tiles must lie inside the file.
+
+    Raises:
+        DataError: some lie beyond its end.
+    """
+    if path.suffix.lower() not in (".tif", ".tiff", ".svs"):
+        return
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            end = max(max(map(sum, zip(p.dataoffsets, p.databytecounts, strict=True)), default=0) for p in tiff.pages)
+    except Exception as error:  # tifffile reports damage in many ways
+        raise DataError(f"{path}: its table of contents cannot be read ({error!s:.120}). Copy it again.") from error
+    if end > path.stat().st_size:
+        raise DataError(
+            f"{path}: has {path.stat().st_size:,} bytes, its table of contents wants {end:,}. It is cut short. Copy it again."
+        )
+
+
+def _check_picture(
+    path: Path, kind: str, name: str, geometry: Geometry | None, whole: bool = True
+) -> Iterator[Finding]:
+    """A slide or a mask: can it be opened, is it whole, does it have the size that the coordinates were made for?"""
+    try:
+        if whole:
+            _check_whole(path)
+        with open_slide(path) as slide:
+            size, mpp = slide.dimensions, slide.properties.get(openslide.PROPERTY_NAME_MPP_X)
+    except DataError as error:
+        yield _error(kind, name, error)
+        return
+    if geometry is None:
+        return
+    if size != (geometry.width, geometry.height):
+        yield _error(
+            kind,
+            name,
+            f"{path}: is {size[0]} x {size[1]} pixels, the coordinates were made for {geometry.width} x {geometry.height}. One of them belongs to another slide.",
+        )
+    if kind == "slides" and mpp is not None:
         try:
-            labels = read_patch_labels(labels_file, n)
-            if label == 1 and not (labels == 1).any():
+            magnification = nominal_magnification(float(mpp))
+        except ValueError as error:
+            yield _note(kind, name, f"{path}: {error}")
+            return
+        if magnification != geometry.level0_magnification:
+            yield _error(
+                kind,
+                name,
+                f"{path}: {float(mpp):g} µm per pixel is {magnification:g}x, its coordinates say {geometry.level0_magnification:g}x,"
+                f" so that its patches of {geometry.patch_size_level0} px have the wrong size. Make them again with the right --mpp.",
+            )
+
+
+def _check_slide(
+    name: str, label: int, used: bool, files: dict[str, dict[str, Path]], encoders: Iterable[str]
+) -> tuple[dict[str, int], list[Finding]]:
+    """Everything about one slide's files: feature size by encoder, and what is wrong."""
+    found: list[Finding] = []
+    dims: dict[str, int] = {}
+    patches = None
+    if name in files["patches"]:
+        patches, more = _check_patches(files["patches"][name], name, used)
+        found += more
+    geometry = patches.geometry if patches else None
+    for encoder in encoders:
+        if patches and name in files[f"features {encoder}"]:
+            dims[encoder], more = _check_features(files[f"features {encoder}"][name], encoder, name, patches)
+            found += more
+    if patches and name in files["patch labels"]:
+        found += _check_labels(files["patch labels"][name], name, label, patches)
+    for kind in ("slides", "masks"):
+        if name in files[kind]:
+            found += _check_picture(files[kind][name], kind, name, geometry)
+    if name in files["annotations"]:
+        try:
+            annotation = read_asap_xml(files["annotations"][name])
+            corners = np.concatenate([*annotation.tumor, np.empty((0, 2))])
+            if geometry and len(corners) and (corners.min() < 0 or (corners > (geometry.width, geometry.height)).any()):
                 found.append(
-                    Finding(
-                        "note",
+                    _note(
+                        "annotations",
                         name,
-                        f"{labels_file}: a tumour slide without a tumour patch; patch metrics cannot see its lesions.",
+                        f"{files['annotations'][name]}: some corners lie outside the slide. Does it belong to it?",
                     )
                 )
-            if label == 0 and (labels == 1).any():
+            if label == 1 and not annotation.tumor:
                 found.append(
-                    Finding(
-                        "error",
+                    _note(
+                        "annotations",
                         name,
-                        f"{labels_file}: a normal slide with {int((labels == 1).sum())} tumour patches. Check its label.",
+                        f"{files['annotations'][name]}: a tumour slide without a tumour polygon; other groups: {dict(annotation.ignored)}.",
                     )
                 )
         except DataError as error:
-            found.append(Finding("error", name, str(error)))
-    return found
+            found.append(_error("annotations", name, error))
+    return dims, found
+
+
+def _list_files(data: DataRoot, encoders: Iterable[str]) -> tuple[dict[str, dict[str, Path]], list[Finding]]:
+    """Files of each kind by slide name, and what is wrong with their names."""
+    run, found = data.trident_dir, []
+    slides: dict[str, Path] = {}
+    for path in sorted((data.root / "images").glob("[!.]*")):
+        if path.suffix.lower() in SLIDE_SUFFIXES:
+            if path.stem in slides:
+                found.append(
+                    _error(
+                        "slides", path.stem, f"{path}: and {slides[path.stem].name} have one name. Keep one of them."
+                    )
+                )
+            slides[path.stem] = path
+    files = {
+        "slides": slides,
+        "masks": _files(data.root / "masks", "_mask.tif"),
+        "annotations": _files(data.root / "annotations", ".xml"),
+        "patches": _files(run / "patches", "_patches.h5"),
+        **{f"features {e}": _files(run / f"features_{e}", ".h5") for e in encoders},
+        "patch labels": _files(run / "patch_labels", ".h5"),
+    }
+    for folder in [
+        run / "patches",
+        *run.glob("features_*"),
+        run / "patch_labels",
+        *(data.root / f for f in ("images", "masks")),
+    ]:
+        left = [p for p in folder.glob(".*") if p.is_file() and p.name.count(".") > 1] + list(folder.glob("*.lock"))
+        if left:
+            found.append(
+                _note(
+                    "left over",
+                    "",
+                    f"{folder}: {len(left)} files of a run that was stopped or is still going on, such as {left[0].name}. If none runs, delete them.",
+                )
+            )
+    return files, found
 
 
 def check_root(path: str | os.PathLike | None = None, encoder: str | None = None, progress: bool = True) -> Report:
@@ -121,85 +344,106 @@ def check_root(path: str | os.PathLike | None = None, encoder: str | None = None
 
     Args:
         path: as `open_data`.
-        encoder: whose features to check; the first found by default.
+        encoder: whose features to check; all by default.
 
     Raises:
-        DataError: the root itself cannot be opened.
+        DataError: the root itself cannot be opened, or has no such features.
     """
     data = open_data(path)
-    table = data.labels.set_index("wsi_name")["wsi_label"]
-    run = data.trident_dir
-    if encoder is None and not data.encoders:
-        raise DataError(f"{run}: no folder features_<encoder>. Run TRIDENT or `mil-tutorial prepare` first.")
-    encoder = encoder or data.encoders[0]
-    findings: list[Finding] = []
-    splits = {}
-    for which in ("train", "test"):
-        try:
-            splits[which] = set(data.split(which)["wsi_name"])
-        except DataError as error:
-            findings.append(Finding("error", "", str(error)))
-    both = sorted(splits.get("train", set()) & splits.get("test", set()))
-    findings += [
-        Finding("error", name, f"{data.root}: slide {name} is in train.csv and in test.csv. Keep it in one.")
-        for name in both
-    ]
-    used = set.union(*splits.values()) if splits else set()
-    findings += [
-        Finding("error", n, f"{data.root}: slide {n} is in a split, but not in wsi_labels.csv. Add it.")
-        for n in sorted(used - set(table.index))
-    ]
-    there = {
-        p.name.removesuffix("_patches.h5") for p in (run / "patches").glob("*_patches.h5") if not p.name.startswith(".")
-    }
-    findings += [
-        Finding("note", n, f"{run / 'patches'}: slide {n} has patches but no label. It is not used.")
-        for n in sorted(there - set(table.index))
-    ]
-    if used:
-        idle = sorted(set(table.index) - used)
+    encoders = [encoder] if encoder else data.encoders
+    if not encoders:
+        raise DataError(
+            f"{data.trident_dir}: no folder features_<encoder>. Run TRIDENT or `mil-tutorial prepare` first."
+        )
+    if encoder and encoder not in data.encoders:
+        raise DataError(
+            f"{data.trident_dir}: no folder features_{encoder}, found {', '.join(data.encoders) or 'none'}."
+        )
+    labels, used, findings = _check_tables(data)
+    files, more = _list_files(data, encoders)
+    findings += more
+    if data.synthetic:
+        files["slides"] = {n: p for n, p in files["slides"].items() if n in labels}
+    names = sorted(set(labels) | set(files["patches"]))
+    dims: dict[str, dict[str, int]] = {e: {} for e in encoders}
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        jobs = [pool.submit(_check_slide, n, labels.get(n, -1), n in used, files, encoders) for n in names]
+        for name, job in zip(names, tqdm(jobs, desc="Checking", unit="slide", disable=not progress), strict=True):
+            slide_dims, more = job.result()
+            findings += more
+            for e, dim in slide_dims.items():
+                if dim:
+                    dims[e][name] = dim
+    for e, sizes in dims.items():
+        usual = statistics.mode(sizes.values()) if sizes else 0
         findings += [
-            Finding("note", n, f"{data.root}: slide {n} has a label, but is in no split. It is not used.") for n in idle
-        ]
-    names = sorted(set(table.index) & (used or set(table.index)))
-    dims: dict[str, int] = {}
-    for name in tqdm(names, desc="Checking", unit="slide", disable=not progress):
-        findings += _check_slide(run, encoder, name, int(table[name]), dims)
-    if dims:
-        usual = statistics.mode(dims.values())
-        findings += [
-            Finding(
-                "error",
+            _error(
+                f"features {e}",
                 n,
-                f"{run / f'features_{encoder}' / n}.h5: {d} features for each patch, other slides have {usual}. Use one encoder.",
+                f"{files[f'features {e}'][n]}: {d} features for each patch, other slides have {usual}. Use one encoder.",
             )
-            for n, d in dims.items()
+            for n, d in sizes.items()
             if d != usual
         ]
-    pictures = {p.stem for p in (data.root / "images").glob("[!.]*")} if not data.synthetic else set(names)
-    blind = [n for n in names if n not in pictures]
-    if blind:
-        findings.append(
-            Finding(
-                "note",
-                "",
-                f"{data.root / 'images'}: {len(blind)} slides have no image, such as {blind[0]}; training works, pictures do not.",
+    missing = _find_missing(data, labels, used, files, findings)
+    findings.sort(key=lambda f: (f.level, f.kind, f.slide))
+    return Report(findings, {"labels": len(labels), **{k: len(v) for k, v in files.items()}}, missing)
+
+
+def _find_missing(
+    data: DataRoot, labels: dict[str, int], used: set[str], files: dict[str, dict[str, Path]], findings: list[Finding]
+) -> dict[str, int]:
+    """How many slides lack a file of each kind; findings are added: what training needs is an error."""
+    tumor = {n for n in used if labels.get(n) == 1}
+    wanted = {k: used for k in files}
+    if not data.synthetic:
+        wanted |= {"masks": tumor, "annotations": tumor if files["annotations"] else set()}
+    else:  # its pictures are drawn when they are asked for
+        wanted |= {k: set() for k in ("slides", "masks", "annotations")}
+    missing = {}
+    for kind, there in files.items():
+        lost = sorted(wanted[kind] - set(there))
+        missing[kind] = len(lost)
+        if lost and (kind == "patches" or kind.startswith("features")):
+            form = "patches/{}_patches.h5" if kind == "patches" else f"{kind.replace(' ', '_', 1)}/{{}}.h5"
+            findings += [
+                _error(
+                    kind,
+                    n,
+                    f"{data.trident_dir / form.format(n)}: is missing, and slide {n} is in a split. Prepare it, or take it out.",
+                )
+                for n in lost
+            ]
+        elif lost:
+            findings.append(
+                _note(
+                    kind,
+                    "",
+                    f"{data.root}: no {kind} for {len(lost)} slides, such as {lost[0]}. Training works without, pictures and patch metrics do not.",
+                )
             )
-        )
-    counts = {
-        "labelled slides": len(table), "tumour slides": int(table.sum()), **{f"{k} slides": len(v) for k, v in splits.items()},
-        "slides with patches": len(there),
-        f"slides with {encoder} features": len(list((run / f"features_{encoder}").glob("[!.]*.h5"))),
-        "slides with patch labels": len(list((run / "patch_labels").glob("[!.]*.h5"))),
-    }  # fmt: skip
-    return Report(findings, counts)
+        for n in sorted(set(there) - set(labels)):
+            findings.append(_note(kind, n, f"{there[n]}: slide {n} has no label. It is not used."))
+    return missing
 
 
 def format_report(report: Report, most: int = 30) -> str:
-    """The report as a table in plain text."""
-    lines = [f"{value:>6}  {what}" for what, value in report.counts.items()]
-    for level, heading in (("error", "Would spoil training"), ("note", "Notes")):
-        chosen = [f for f in report.findings if f.level == level]
+    """The report as a table in plain text: what is there, what is missing, what does not fit; then each finding."""
+    errors = [f for f in report.findings if f.level == "error"]
+    notes = [f for f in report.findings if f.level == "note"]
+    kinds = list(report.there) + sorted({f.kind for f in report.findings} - set(report.there))
+    width = max(map(len, kinds))
+    lines = [f"{'':{width}}  there  missing  errors  notes"]
+    for kind in kinds:
+        counts = (
+            report.there.get(kind, 0),
+            report.missing.get(kind, 0),
+            *(sum(f.kind == kind for f in g) for g in (errors, notes)),
+        )
+        lines.append(
+            f"{kind:{width}}  {counts[0]:5}  {counts[1] or '-':>7}  {counts[2] or '-':>6}  {counts[3] or '-':>5}"
+        )
+    for heading, chosen in (("Would spoil training", errors), ("Notes", notes)):
         lines += ["", f"{heading}: {len(chosen)}"] + [f"  {f.what}" for f in chosen[:most]]
         if len(chosen) > most:
             lines.append(f"  … and {len(chosen) - most} more; --json shows all")

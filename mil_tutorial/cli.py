@@ -73,6 +73,11 @@ def _labels(args) -> int:
         raise DataError(
             f"--patch_level {args.patch_level}: coordinates are level-0 pixels, so masks are counted at level 0. Leave the option out."
         )
+    partly = args.partly_annotated or []
+    if "camelyon16" in partly:
+        from mil_tutorial.camelyon16 import partly_annotated
+
+        partly = partly_annotated() | set(partly)
     done = label_folder(
         args.csv_path,
         args.masks_dir,
@@ -82,9 +87,19 @@ def _labels(args) -> int:
         args.tumor_value,
         args.threshold,
         args.halve,
+        annotations_dir=args.annotations_dir,
+        partly_annotated=partly,
     )
     tumor = sum(int((labels.label == 1).sum()) for labels in done.values())
     print(f"{len(done)} slides labelled now, {tumor} tumour patches; files in {Path(args.save_dir).resolve()}")
+    return 0
+
+
+def _camelyon16(args) -> int:
+    from mil_tutorial.camelyon16 import write_tables
+
+    for path in write_tables(args.root, args.test):
+        print(path)
     return 0
 
 
@@ -277,6 +292,13 @@ def _localize(args) -> int:
     return 0
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Names a default only where there is one."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = argparse.ArgumentParser(
@@ -286,9 +308,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, function, text):
-        sub = commands.add_parser(
-            name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=_Help)
         sub.set_defaults(function=function)
         return sub
 
@@ -321,7 +341,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = command("labels", _labels, "Patch labels from tumour masks.")
     p.add_argument("--csv_path", required=True, help="CSV with columns wsi_name, wsi_label")
-    p.add_argument("--masks_dir", required=True, help="folder of <slide>_mask.tif")
+    p.add_argument("--masks_dir", help="folder of <slide>_mask.tif; this or --annotations_dir")
+    p.add_argument("--annotations_dir", help="folder of <slide>.xml from ASAP, in place of masks")
     p.add_argument("--coords_dir", required=True, help="folder of <slide>_patches.h5")
     p.add_argument("--save_dir", required=True, help="folder to write <slide>.h5 to")
     p.add_argument(
@@ -331,15 +352,26 @@ def build_parser() -> argparse.ArgumentParser:
         "--patch_level", type=int, default=0, help="level that the coordinates refer to; TRIDENT's refer to 0"
     )
     p.add_argument("--tumor_value", type=int, default=2, help="the masks' value for tumour")
+    p.add_argument("--partly_annotated", nargs="+", metavar="SLIDE", help="slides whose lesions are not all outlined: patches outside"
+                   " are unknown, -1; `camelyon16` names those of the real CAMELYON16")  # fmt: skip
     p.add_argument("--threshold", type=float, default=0.5, help="a patch is tumour above this share")
     p.add_argument("--halve", action=argparse.BooleanOptionalAction, default=True,
                    help="on a tumour slide, halve the threshold until some patch is tumour, as the original tutorial does")  # fmt: skip
 
     p = command(
+        "camelyon16",
+        _camelyon16,
+        "Write wsi_labels.csv, train.csv and test.csv of the real CAMELYON16 into a data root.",
+    )
+    p.add_argument("root", help="data root with the folders images and masks")
+    p.add_argument("--test", choices=["official", "tutorial"], default="official",
+                   help="129 test slides, or the 128 of the torchmil tutorial")  # fmt: skip
+
+    p = command(
         "check", _check, "Say what is missing in a data root or does not fit. Exit code 1 if it would spoil training."
     )
     p.add_argument("root", nargs="?", help="data root; by default $MIL_TUTORIAL_DATA or the synthetic slides")
-    p.add_argument("--encoder", help="whose features to check")
+    p.add_argument("--encoder", help="whose features to check; all by default")
     p.add_argument("--json", action="store_true", help="for programs")
 
     p = command("train", _train, "Train ABMIL on the training slides.")

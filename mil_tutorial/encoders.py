@@ -18,6 +18,15 @@ from mil_tutorial.files import DataError
 DEFAULT_ENCODER = "efficientnet_lite0"
 
 
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for, else a GPU if there is one, else the CPU."""
+    if device is not None:
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
 @dataclass(frozen=True)
 class PatchEncoder:
     """A network from patches to features.

@@ -147,6 +147,10 @@ def show_patches(
     return figure
 
 
+def _rgb(color: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(color[1:]))
+
+
 def draw_patches(
     slide: openslide.OpenSlide | str | os.PathLike,
     coords: np.ndarray,
@@ -169,20 +173,31 @@ def draw_patches(
     Returns:
         uint8 (h, w, 3) RGB.
     """
-    from matplotlib.colors import to_rgb
-
     if isinstance(slide, (str, os.PathLike)):
         with open_slide(slide) as opened:
             return draw_patches(opened, coords, patch_size_level0, labels, contours, longest)
+    picture = read_overview(slide, max(1.0, max(slide.dimensions) / longest))
+    return outline_patches(picture, slide.dimensions, coords, patch_size_level0, labels, contours)
+
+
+def outline_patches(
+    picture: np.ndarray,
+    size_level0: tuple[int, int],
+    coords: np.ndarray,
+    patch_size_level0: int,
+    labels=None,
+    contours=(),
+) -> np.ndarray:
+    """`draw_patches` on a copy of a picture (h, w, 3) that shows a whole slide of `size_level0` = width, height."""
     coords = as_coords(coords)
     if labels is not None and len(labels) != len(coords):
         raise ValueError(f"{len(labels)} labels for {len(coords)} patches, expected one for each.")
-    picture = read_overview(slide, max(1.0, max(slide.dimensions) / longest))
-    factor = np.array(picture.shape[1::-1]) / slide.dimensions
+    picture = picture.copy()
+    factor = np.array(picture.shape[1::-1]) / size_level0
     corners = np.round(coords * factor).astype(int), np.round((coords + patch_size_level0) * factor).astype(int) - 1
-    colors = {k: tuple(int(255 * c) for c in to_rgb(v)) for k, v in LABEL_COLORS.items()}
+    colors = {k: _rgb(v) for k, v in LABEL_COLORS.items()}
     for i in range(len(coords)):
         color = (40, 40, 40) if labels is None else colors[int(labels[i])]
         cv2.rectangle(picture, corners[0][i].tolist(), corners[1][i].tolist(), color, 1 if labels is None else 2)
     scaled = [np.round(np.asarray(c) * factor).astype(np.int32) for c in contours]
-    return cv2.polylines(picture, scaled, True, tuple(int(255 * c) for c in to_rgb(ACCENT)), 2, cv2.LINE_AA)
+    return cv2.polylines(picture, scaled, True, _rgb(ACCENT), 2, cv2.LINE_AA)

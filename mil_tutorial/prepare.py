@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
+import openslide
 from tqdm.auto import tqdm
 
 from mil_tutorial import trident
 from mil_tutorial.files import DataError, written_whole
 from mil_tutorial.geometry import Geometry
+from mil_tutorial.pictures import outline_patches
 from mil_tutorial.slides import SLIDE_SUFFIXES, open_slide, read_overview, read_patch, slide_mpp
 
 TISSUE_MPP = 8.0  # µm per pixel at which tissue is found
-BATCH = 8  # patches at once: on a CPU larger batches leave the cache and are slower
+BATCH = 8  # patches at once on a CPU: larger batches leave the cache and are slower. A GPU takes 32 times as many
+SEGMENTER = "otsu"
+THUMBNAIL = 1000  # longer side of the pictures in pixels
+HOW = ("segmenter", "min_tissue_proportion", "mpp", "slide_hash")  # attributes that say how patches were chosen
 
 
 @dataclass(frozen=True)
@@ -122,44 +129,158 @@ def find_patches(slide, path: Path, options: PrepareOptions) -> tuple[np.ndarray
     return grid[keep], geometry, overview, tissue
 
 
-def _batches(slide, path, coords, side, px) -> Iterator[np.ndarray]:
-    """Pictures of the patches in batches, read one batch ahead of the encoder: uint8 (<= BATCH, px, px, 3)."""
+def _batches(slide, path, coords, side, px, size) -> Iterator[np.ndarray]:
+    """Pictures of the patches in batches, read ahead of the encoder: uint8 (<= size, px, px, 3)."""
 
     def read(start):
-        return np.stack([read_patch(slide, x, y, side, px, path) for x, y in coords[start : start + BATCH].tolist()])
+        return np.stack([read_patch(slide, x, y, side, px, path) for x, y in coords[start : start + size].tolist()])
 
-    with ThreadPoolExecutor(1) as pool:
-        ahead = None
-        for start in range(0, len(coords), BATCH):
-            current = ahead or pool.submit(read, start)
-            ahead = pool.submit(read, start + BATCH) if start + BATCH < len(coords) else None
-            yield current.result()
+    readers = max(1, (os.cpu_count() or 1) // 2)
+    with ThreadPoolExecutor(readers) as pool:
+        ahead = deque()
+        starts = iter(range(0, len(coords), size))
+        for start in islice(starts, readers + 1):
+            ahead.append(pool.submit(read, start))
+        while ahead:
+            batch = ahead.popleft().result()
+            if (start := next(starts, None)) is not None:
+                ahead.append(pool.submit(read, start))
+            yield batch
 
 
-def _write_pictures(job_dir: Path, name: str, overview: np.ndarray, tissue: np.ndarray, size: tuple[int, int]) -> None:
-    """Thumbnail, contours drawn on it, and contours as GeoJSON in level-0 pixels."""
-    scale = min(1.0, 1000 / max(overview.shape[:2]))
+def _write_jpeg(path: Path, rgb: np.ndarray) -> None:
+    _, code = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    with written_whole(path) as temporary:
+        temporary.write_bytes(code.tobytes())
+
+
+def _tissue_outlines(tissue: np.ndarray, size: tuple[int, int]) -> list[list[np.ndarray]]:
+    """Pieces of tissue, each as its outline and then its holes: closed rings, float64 (k, 2) in level-0 pixels."""
     contours, tree = cv2.findContours(tissue, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    drawn = cv2.drawContours(overview.copy(), contours, -1, (0, 160, 0), 3)
-    for folder, picture in (("thumbnails", overview), ("contours", drawn)):
-        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        ok, code = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-        with written_whole(job_dir / folder / f"{name}.jpg") as temporary:
-            temporary.write_bytes(code.tobytes())
     factor = np.array(size) / tissue.shape[::-1]
-    features = []
+    pieces = []
     for i, contour in enumerate(contours):
         if tree[0, i, 3] >= 0 or len(contour) < 3:
             continue
         rings = [contour] + [contours[j] for j in range(len(contours)) if tree[0, j, 3] == i and len(contours[j]) >= 3]
-        closed = [np.vstack([r[:, 0], r[:1, 0]]) * factor for r in rings]
-        features.append({
+        pieces.append([np.vstack([r[:, 0], r[:1, 0]]) * factor for r in rings])
+    return pieces
+
+
+def _write_pictures(job_dir: Path, run: Path, slide, patches: trident.Patches, tissue: np.ndarray) -> None:
+    """Thumbnail, tissue outlines, patches drawn on it, and the outlines as GeoJSON that QuPath reads, in level-0 pixels."""
+    name, size = patches.name, slide.dimensions
+    pieces = _tissue_outlines(tissue, size)
+    rings = [ring for piece in pieces for ring in piece]
+    thumbnail = read_overview(slide, max(1.0, max(size) / THUMBNAIL))
+    side = patches.geometry.patch_size_level0
+    _write_jpeg(job_dir / "thumbnails" / f"{name}.jpg", thumbnail)
+    _write_jpeg(job_dir / "contours" / f"{name}.jpg", outline_patches(thumbnail, size, [], side, contours=rings))
+    drawn = outline_patches(thumbnail, size, patches.coords, side, contours=rings)
+    _write_jpeg(run / "visualization" / f"{name}.jpg", drawn)
+    features = [
+        {
             "type": "Feature",
-            "properties": {"tissue_id": len(features)},
-            "geometry": {"type": "Polygon", "coordinates": [r.round(1).tolist() for r in closed]},
-        })  # fmt: skip
+            "properties": {
+                "objectType": "annotation",
+                "name": f"tissue {i}",
+                "tissue_id": i,
+                "classification": {"name": "Tissue", "color": [0, 158, 115]},
+            },
+            "geometry": {"type": "Polygon", "coordinates": [ring.round(1).tolist() for ring in piece]},
+        }
+        for i, piece in enumerate(pieces)
+    ]
     with written_whole(job_dir / "contours_geojson" / f"{name}.geojson") as temporary:
-        temporary.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+        temporary.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+
+
+def _refuse_changes(file: Path, now: dict, names: Sequence[str]) -> None:
+    """What is there must have been made from this slide with these options; TRIDENT's own files do not say."""
+    before = trident.read_how(file, names)
+    changed = [k for k in names if k in before and before[k] != now.get(k)]
+    if "slide_hash" in changed:
+        raise DataError(
+            f"{file}: was made from another slide of this name. Delete it and what was made from it, or choose another --job_dir."
+        )
+    if changed:
+        raise DataError(
+            f"{file}: was made with {changed[0]} {before[changed[0]]}, now it is {now.get(changed[0])}."
+            " Choose another --job_dir, or delete the run folder."
+        )
+
+
+def locate_patches(path: str | os.PathLike, job_dir: str | os.PathLike, options: PrepareOptions) -> trident.Patches:
+    """Find the patches of one slide and write coordinates, thumbnail and outlines; take the coordinates that are there.
+
+    Raises:
+        DataError: the slide cannot be read, lacks microns per pixel, or what is there was made otherwise.
+    """
+    path, job_dir = Path(path), Path(job_dir)
+    run = trident.run_folder(job_dir, options.mag, options.patch_size, options.overlap)
+    target = run / "patches" / f"{path.stem}_patches.h5"
+    with open_slide(path) as slide:
+        how = {
+            "segmenter": SEGMENTER,
+            "min_tissue_proportion": float(options.min_tissue_proportion),
+            "mpp": slide_mpp(slide, path, options.mpp),
+            "slide_hash": slide.properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
+        }
+        if target.exists():
+            _refuse_changes(target, how, HOW)
+            patches = trident.read_patches(target)
+            if slide.dimensions != (patches.geometry.width, patches.geometry.height):
+                raise DataError(
+                    f"{target}: belongs to a slide of {patches.geometry.width} x {patches.geometry.height} pixels, {path} has"
+                    f" {slide.dimensions[0]} x {slide.dimensions[1]}. Delete it and what was made from it."
+                )
+            return patches
+        coords, geometry, _, tissue = find_patches(slide, path, options)
+        patches = trident.Patches(path.stem, coords, geometry)
+        _write_pictures(job_dir, run, slide, patches, tissue)
+    trident.write_patches(target, coords, geometry, **how)
+    return patches
+
+
+def encode_patches(
+    path: str | os.PathLike,
+    patches: trident.Patches,
+    target: Path,
+    encoder,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> bool:
+    """Write the features of a slide's patches, batch by batch; False if they are there and fit.
+
+    Raises:
+        DataError: the slide is damaged, or features that are there do not fit.
+    """
+    if target.exists():
+        shape, found, coords = trident.features_header(target)
+        trident.match_rows(target, coords, shape[0], patches)
+        if shape[0] and found != np.dtype(dtype):
+            raise DataError(
+                f"{target}: holds {found} features, --dtype says {dtype}. Choose another --job_dir, or delete the folder."
+            )
+        return False
+    name = f"  {patches.name}"
+    with (
+        open_slide(path) as slide,
+        trident.new_features(target, patches, encoder.name, encoder.dim, dtype) as features,
+        tqdm(total=len(patches.coords), desc=name, unit="patch", leave=False, delay=2) as bar,
+    ):
+        done = 0
+        side, size = patches.geometry.patch_size_level0, BATCH if str(device) == "cpu" else 32 * BATCH
+        for batch in _batches(slide, path, patches.coords, side, encoder.px, size):
+            features[done : done + len(batch)] = encoder.encode(batch, device)
+            done += len(batch)
+            bar.update(len(batch))
+    return True
+
+
+def _features_file(path: Path, job_dir: str | os.PathLike, options: PrepareOptions, encoder) -> Path:
+    run = trident.run_folder(job_dir, options.mag, options.patch_size, options.overlap)
+    return run / f"features_{encoder.name}" / f"{path.stem}.h5"
 
 
 def prepare_slide(
@@ -171,37 +292,18 @@ def prepare_slide(
         path: the slide.
         job_dir: TRIDENT's job folder.
         encoder: a `PatchEncoder`.
+        device: `cpu` or `cuda`.
 
     Returns:
-        Number of patches, and whether anything was done.
+        Number of patches, and whether features were computed now.
 
     Raises:
         DataError: the slide cannot be read, lacks microns per pixel, or what is there already does not fit.
     """
-    path, job_dir = Path(path), Path(job_dir)
-    run = trident.run_folder(job_dir, options.mag, options.patch_size, options.overlap)
-    patches_file = run / "patches" / f"{path.stem}_patches.h5"
-    features_file = run / f"features_{encoder.name}" / f"{path.stem}.h5"
-    if features_file.exists() and patches_file.exists():
-        features, coords = trident.read_features(features_file)
-        patches = trident.read_patches(patches_file)
-        trident.match_rows(features_file, coords, len(features), patches)
-        return len(patches.coords), False
-    with open_slide(path) as slide:
-        if patches_file.exists():
-            patches = trident.read_patches(patches_file)
-        else:
-            coords, geometry, overview, tissue = find_patches(slide, path, options)
-            _write_pictures(job_dir, path.stem, overview, tissue, slide.dimensions)
-            trident.write_patches(patches_file, coords, geometry)
-            patches = trident.Patches(path.stem, coords, geometry)
-        features = np.zeros((len(patches.coords), encoder.dim), options.dtype)
-        done = 0
-        for batch in _batches(slide, path, patches.coords, patches.geometry.patch_size_level0, encoder.px):
-            features[done : done + len(batch)] = encoder.encode(batch, device)
-            done += len(batch)
-    trident.write_features(features_file, features, patches, encoder.name)
-    return len(patches.coords), True
+    path = Path(path)
+    patches = locate_patches(path, job_dir, options)
+    target = _features_file(path, job_dir, options, encoder)
+    return len(patches.coords), encode_patches(path, patches, target, encoder, options.dtype, device)
 
 
 def find_slides(wsi_dir: str | os.PathLike) -> list[Path]:
@@ -244,18 +346,30 @@ def prepare(
         DataError: no slides, or some slides failed (the message names each).
     """
     slides = find_slides(wsi_dir)
-    from mil_tutorial.encoders import load_encoder  # torch is slow to import: not before there is work for it
+    from mil_tutorial.encoders import (
+        load_encoder,
+        pick_device,
+    )  # torch is slow to import: not before there is work for it
 
-    encoder = load_encoder(options.patch_encoder)
+    device = pick_device()
+    encoder = load_encoder(options.patch_encoder, device)
     counts, failures = {}, []
-    with tqdm(slides, desc="Preparing", unit="slide", disable=not progress) as bar:
-        for path in bar:
+    # While one slide is encoded, the tissue of the next is found.
+    with ThreadPoolExecutor(1) as pool, tqdm(slides, desc="Preparing", unit="slide", disable=not progress) as bar:
+        ahead = pool.submit(locate_patches, slides[0], job_dir, options)
+        for i, path in enumerate(bar):
             bar.set_postfix_str(path.stem)
+            current = ahead
+            if i + 1 < len(slides):
+                ahead = pool.submit(locate_patches, slides[i + 1], job_dir, options)
             try:
-                counts[path.stem], _ = prepare_slide(path, job_dir, options, encoder)
+                patches = current.result()
+                target = _features_file(path, job_dir, options, encoder)
+                encode_patches(path, patches, target, encoder, options.dtype, device)
             except DataError as error:
                 failures.append(str(error))
                 continue
+            counts[path.stem] = len(patches.coords)
             if not counts[path.stem]:
                 failures.append(
                     f"{path}: no tissue found. It is written as an empty slide; leave it out of train.csv and test.csv."

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader, SequentialSampler
 from tqdm.auto import tqdm
 
+from mil_tutorial.encoders import pick_device
 from mil_tutorial.files import DataError
 
 
@@ -34,15 +35,6 @@ class Predictions:
     Y: np.ndarray
     prob: np.ndarray
     attention: list[np.ndarray]
-
-
-def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, else a GPU if there is one, else the CPU."""
-    if device is not None:
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _call(function: Callable, batch, **more):

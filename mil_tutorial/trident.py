@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import h5py
 import numpy as np
 
 from mil_tutorial.files import DataError, written_whole
-from mil_tutorial.geometry import Geometry
+from mil_tutorial.geometry import Geometry, as_coords
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,36 @@ def read_patches(path: str | os.PathLike) -> Patches:
         return Patches(path.stem.removesuffix("_patches"), dataset[:].astype(np.int64), geometry)
 
 
+def _features(file: h5py.File, path: Path) -> tuple[h5py.Dataset, tuple[int, int]]:
+    """The dataset `features` and its shape (n, D); D is 0 where an empty slide does not say it."""
+    dataset = _dataset(file, "features", path)
+    shape = dataset.shape[1:] if dataset.ndim == 3 and dataset.shape[0] == 1 else dataset.shape  # some old files
+    if dataset.size == 0:
+        shape = (0, shape[1] if len(shape) == 2 else 0)
+    if len(shape) != 2 or dataset.dtype.kind != "f":
+        raise DataError(
+            f"{path}: 'features' has shape {dataset.shape} and type {dataset.dtype}, expected (n, D) of floats. Make the features again."
+        )
+    return dataset, shape
+
+
+def _feature_coords(file: h5py.File, path: Path) -> np.ndarray | None:
+    if "coords" not in file:
+        return None
+    dataset = _dataset(file, "coords", path)
+    if dataset.ndim != 2 or dataset.shape[1] != 2:
+        raise DataError(f"{path}: 'coords' has shape {dataset.shape}, expected (n, 2). Make the features again.")
+    return dataset[:].astype(np.int64)
+
+
+def features_header(path: str | os.PathLike) -> tuple[tuple[int, int], np.dtype, np.ndarray | None]:
+    """Shape (n, D), type and coordinates (n, 2) of a feature file, without reading its features. Raises as `read_features`."""
+    path = Path(path)
+    with open_h5(path) as file:
+        dataset, shape = _features(file, path)
+        return shape, dataset.dtype, _feature_coords(file, path)
+
+
 def read_features(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | None]:
     """Read `features_<encoder>/<slide>.h5`.
 
@@ -89,15 +120,87 @@ def read_features(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | Non
     """
     path = Path(path)
     with open_h5(path) as file:
-        features = _dataset(file, "features", path)[:]
-        coords = file["coords"][:].astype(np.int64) if "coords" in file else None
-    if features.ndim == 3 and features.shape[0] == 1:  # some old TRIDENT files carry a leading axis
-        features = features[0]
-    if features.size == 0:
-        features = features.reshape(0, features.shape[1] if features.ndim == 2 else 0)
-    if features.ndim != 2:
-        raise DataError(f"{path}: 'features' has shape {features.shape}, expected (n, D). Make the features again.")
-    return features, coords
+        dataset, shape = _features(file, path)
+        return _read_rows(dataset).reshape(shape), _feature_coords(file, path)
+
+
+def _row_runs(dataset: h5py.Dataset) -> list[tuple[int, int, int]] | None:
+    """Where rows lie one behind the other in the file: (first row, end row, byte offset); None where HDF5 must unpack them.
+
+    TRIDENT's chunks of one row each form long runs, which HDF5 itself would read and copy one row at a time.
+    """
+    chunks, plist = dataset.chunks, dataset.id.get_create_plist()
+    if dataset.ndim != 2 or not dataset.size or plist.get_nfilters() or dataset.file.userblock_size:
+        return None
+    if chunks is None:
+        offset = dataset.id.get_offset()
+        return None if offset is None or dataset.external else [(0, len(dataset), offset)]
+    if chunks[1] != dataset.shape[1] or not hasattr(dataset.id, "chunk_iter"):
+        return None
+    offsets = np.full(-(-len(dataset) // chunks[0]), -1, np.int64)
+
+    def note(chunk) -> None:
+        offsets[chunk.chunk_offset[0] // chunks[0]] = chunk.byte_offset
+
+    dataset.id.chunk_iter(note)
+    if offsets.min() < 0:
+        return None  # a chunk was never written: HDF5 knows what to put there
+    size = chunks[0] * chunks[1] * dataset.dtype.itemsize
+    first = np.flatnonzero(np.diff(offsets, prepend=-1) != size)  # HDF5 puts its own tables between some chunks
+    end = np.minimum(np.append(first[1:], len(offsets)) * chunks[0], len(dataset))
+    return list(zip((first * chunks[0]).tolist(), end.tolist(), offsets[first].tolist(), strict=True))
+
+
+def _read_rows(dataset: h5py.Dataset) -> np.ndarray:
+    """All of a dataset, each run of rows with one read."""
+    runs = _row_runs(dataset)
+    if runs is None:
+        return dataset[:]
+    rows = np.empty(dataset.shape, dataset.dtype)
+    with open(dataset.file.filename, "rb", buffering=0) as file:
+        for start, end, offset in runs:
+            _fill(file, offset, rows[start:end])
+    return rows
+
+
+def _fill(file, offset: int, rows: np.ndarray) -> None:
+    file.seek(offset)
+    left = memoryview(rows).cast("B")
+    while len(left):
+        read = file.readinto(left)
+        if not read:
+            raise OSError("the file is shorter than its table of contents says")
+        left = left[read:]
+
+
+def count_bad_features(path: str | os.PathLike, block: int = 1 << 24) -> int:
+    """How many features of a file are NaN or infinite; about `block` bytes are in memory at once. Raises as `read_features`."""
+    path = Path(path)
+    with open_h5(path) as file:
+        dataset, (n, dim) = _features(file, path)
+        runs = _row_runs(dataset)
+        step = max(1, block // max(1, dim * dataset.dtype.itemsize))
+        if runs is None or len(runs) > n // 16:
+            if dataset.chunks and dataset.chunks[0] > step:
+                step = dataset.chunks[0]  # a compressed chunk is unpacked whole
+            flat = dataset if dataset.ndim == 2 else dataset[0]
+            return sum(_count_bad(flat[i : i + step]) for i in range(0, n, step))
+        bad, buffer = 0, np.empty((min(step, n), dim), dataset.dtype)
+        with open(path, "rb", buffering=0) as raw:
+            for start, end, offset in runs:
+                for i in range(start, end, step):
+                    rows = buffer[: min(step, end - i)]
+                    _fill(raw, offset + (i - start) * dim * dataset.dtype.itemsize, rows)
+                    bad += _count_bad(rows)
+        return bad
+
+
+def _count_bad(values: np.ndarray) -> int:
+    """NaN and infinite values. One pass decides the usual case: a sum of squares is finite only if every value is."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if flat.dtype == np.float32 and np.isfinite(np.dot(flat, flat)):
+        return 0
+    return int(np.count_nonzero(~np.isfinite(flat)))
 
 
 def match_rows(
@@ -129,8 +232,18 @@ def match_rows(
     return order
 
 
-def _write_coords(file: h5py.File, name: str, coords: np.ndarray, geometry: Geometry, folder: Path) -> None:
-    dataset = file.create_dataset("coords", data=np.asarray(coords, np.int64).reshape(-1, 2))
+def read_how(path: str | os.PathLike, names: Sequence[str]) -> dict[str, object]:
+    """Those of the attributes `names` that an HDF5 file's datasets carry: how `mil-tutorial` made it, and from what."""
+    with open_h5(path) as file:
+        found = {}
+        for dataset in (d for d in file.values() if isinstance(d, h5py.Dataset)):
+            found |= {n: dataset.attrs[n] for n in names if n in dataset.attrs}
+    return {n: v.item() if isinstance(v, np.generic) else v for n, v in found.items()}
+
+
+def _write_coords(file: h5py.File, patches: Patches, folder: Path) -> h5py.Dataset:
+    geometry = patches.geometry
+    dataset = file.create_dataset("coords", data=as_coords(patches.coords))
     dataset.attrs.update(
         patch_size=geometry.patch_size,
         patch_size_level0=geometry.patch_size_level0,
@@ -139,16 +252,40 @@ def _write_coords(file: h5py.File, name: str, coords: np.ndarray, geometry: Geom
         overlap=geometry.overlap,
         level0_width=geometry.width,
         level0_height=geometry.height,
-        name=name,
+        name=patches.name,
         savetodir=str(folder),
     )
+    return dataset
 
 
-def write_patches(path: str | os.PathLike, coords: np.ndarray, geometry: Geometry) -> None:
-    """Write `<slide>_patches.h5` as TRIDENT does. `coords` is (n, 2), n may be 0."""
+def write_patches(path: str | os.PathLike, coords: np.ndarray, geometry: Geometry, **how: object) -> None:
+    """Write `<slide>_patches.h5` as TRIDENT does.
+
+    Args:
+        coords: (n, 2) x, y in level-0 pixels; n may be 0.
+        how: more attributes, which say how the patches were chosen; None is left out.
+    """
+    path = Path(path)
+    patches = Patches(path.stem.removesuffix("_patches"), coords, geometry)
+    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+        dataset = _write_coords(file, patches, path.parent.name)
+        dataset.attrs.update({k: v for k, v in how.items() if v is not None})
+
+
+@contextmanager
+def new_features(
+    path: str | os.PathLike, patches: Patches, encoder: str, dim: int, dtype: str
+) -> Iterator[h5py.Dataset]:
+    """Write `features_<encoder>/<slide>.h5` piece by piece: gives the dataset (n, dim) to fill; the file appears when it is full.
+
+    Rows lie one behind the other in one block, which reads many times faster than TRIDENT's one chunk a row.
+    """
     path = Path(path)
     with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
-        _write_coords(file, path.stem.removesuffix("_patches"), coords, geometry, path.parent.name)
+        dataset = file.create_dataset("features", (len(patches.coords), dim), dtype)
+        dataset.attrs.update(name=patches.name, savetodir=path.parent.name, encoder=encoder)
+        _write_coords(file, patches, path.parent.name)
+        yield dataset
 
 
 def write_features(
@@ -156,17 +293,16 @@ def write_features(
 ) -> None:
     """Write `features_<encoder>/<slide>.h5` as TRIDENT does: `features` (n, D), and the coordinates beside them.
 
-    Rows lie one behind the other in one block, which reads many times faster than TRIDENT's one chunk a row. `compress`
-    makes small files with gzip, which h5py reads without being told.
+    `compress` makes small files with gzip, which h5py reads without being told.
     """
     path = Path(path)
-    small = {
-        "compression": "gzip",
-        "compression_opts": 9,
-        "shuffle": True,
-        "chunks": (max(1, len(features)), features.shape[1]),
-    }
-    with written_whole(path) as temporary, h5py.File(temporary, "w", libver="latest" if compress else None) as file:
-        dataset = file.create_dataset("features", data=features, **(small if compress and len(features) else {}))
+    if not (compress and len(features)):
+        with new_features(path, patches, encoder, features.shape[1], features.dtype) as dataset:
+            dataset[:] = features
+        return
+    with written_whole(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+        dataset = file.create_dataset(
+            "features", data=features, chunks=features.shape, shuffle=True, compression="gzip", compression_opts=9
+        )
         dataset.attrs.update(name=patches.name, savetodir=path.parent.name, encoder=encoder)
-        _write_coords(file, patches.name, patches.coords, patches.geometry, path.parent.name)
+        _write_coords(file, patches, path.parent.name)

@@ -96,4 +96,6 @@ def test_a_user_s_own_folder_is_left_alone(tmp_path):
     (tmp_path / "wsi_labels.csv").write_text("mine")
     with pytest.raises(DataError, match="Nothing was written"):
         tree.copy_shipped(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["wsi_labels.csv"] and (tmp_path / "wsi_labels.csv").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["wsi_labels.csv"] and (
+        tmp_path / "wsi_labels.csv"
+    ).read_text() == "mine"

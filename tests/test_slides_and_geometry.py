@@ -3,8 +3,18 @@ import numpy as np
 import pytest
 import tifffile
 
-from mil_tutorial import DataError, Geometry, draw_heatmap, open_slide, read_canvas, read_overview, read_patch
-from mil_tutorial.geometry import nominal_magnification
+from mil_tutorial import (
+    DataError,
+    Geometry,
+    draw_heatmap,
+    draw_patches,
+    open_slide,
+    read_canvas,
+    read_overview,
+    read_patch,
+    show_patches,
+)
+from mil_tutorial.geometry import grid_step, nominal_magnification
 from mil_tutorial.slides import slide_mpp
 from mil_tutorial.trident import read_patches
 
@@ -77,3 +87,62 @@ def test_errors_name_the_file(tmp_path):
     tifffile.imwrite(path, np.zeros((512, 512, 3), np.uint8), tile=(256, 256), photometric="rgb")
     with open_slide(path) as slide, pytest.raises(DataError, match=r"plain\.tif.*--mpp"):
         slide_mpp(slide, path)
+
+
+@pytest.mark.parametrize("magnification,overlap", [(20, 128), (15, 0), (12, 100), (10, 256), (40, 64)])
+def test_patches_with_overlap_lie_where_they_belong(data, tumor_slide, magnification, overlap):
+    with open_slide(data.slide_path(tumor_slide)) as slide:
+        width, height = slide.dimensions
+        g = Geometry.for_slide(
+            mpp=0.243, width=width, height=height, magnification=magnification, patch_size=512, overlap=overlap
+        )
+        coords = g.grid()[::-1]  # any order
+        canvas, rows, columns = read_canvas(slide, coords, g.patch_size_level0, px=40)
+        assert len({*zip(rows.tolist(), columns.tolist(), strict=True)}) == len(coords)
+        assert np.array_equal(np.stack([columns, rows], 1), coords // g.step_level0)
+        for i in range(0, len(coords), 17):
+            level0 = read_patch(slide, *coords[i].tolist(), g.patch_size_level0, g.patch_size_level0)
+            alone = cv2.resize(level0, (40, 40), interpolation=cv2.INTER_AREA)
+            there = canvas[rows[i] * 40 : rows[i] * 40 + 40, columns[i] * 40 : columns[i] * 40 + 40]
+            assert np.abs(alone.astype(int) - there).mean() < 8
+
+
+@pytest.mark.parametrize(
+    "magnification,patch,overlap,side,step", [(15, 256, 0, 682, 683), (12, 512, 0, 1706, 1707), (15, 256, 32, 682, 598)]
+)
+def test_magnifications_that_do_not_divide(magnification, patch, overlap, side, step):
+    """TRIDENT cuts the side that it writes, and rounds patch and overlap for the step."""
+    g = Geometry.for_slide(
+        mpp=0.25, width=9000, height=9000, magnification=magnification, patch_size=patch, overlap=overlap
+    )
+    assert (g.patch_size_level0, g.step_level0) == (side, step)
+    assert g.cells(g.grid()).max(0).tolist() == [8999 // step] * 2
+
+
+def test_the_step_is_read_off_the_coordinates():
+    x = np.arange(8) * 1024
+    assert grid_step(np.stack([x, x], 1)[::3], 1024) == 1024
+    assert grid_step(np.stack([x // 2, x], 1), 1024) == 512
+    assert grid_step(np.array([[5, 5]]), 1024) == 1024
+    with pytest.raises(ValueError, match=r"\(n, 2\)"):
+        grid_step(np.zeros((4, 3)), 1024)
+
+
+def test_a_contact_sheet_and_a_thumbnail(data, tumor_slide):
+    import matplotlib.pyplot as plt
+
+    patches = read_patches(data.trident_dir / "patches" / f"{tumor_slide}_patches.h5")
+    side, path = patches.geometry.patch_size_level0, data.slide_path(tumor_slide)
+    figure = show_patches(path, patches.coords[:11], side, labels=[1] + [0] * 9 + [-1])
+    titles = [axis.get_title() for axis in figure.axes if axis.get_visible()]
+    assert titles[0] == "0: tumour" and titles[1] == "1: normal" and titles[10] == "10: unknown"
+    plt.close(figure)
+    plain = draw_patches(path, np.empty((0, 2)), side)
+    drawn = draw_patches(path, patches.coords[:1], side, labels=[1])
+    y, x = np.nonzero((drawn != plain).any(2))
+    scale = patches.geometry.width / plain.shape[1]
+    assert abs(x.min() * scale - patches.coords[0, 0]) < 2 * scale and abs(np.ptp(x) * scale - side) < 3 * scale
+    with pytest.raises(ValueError, match="2 labels for 1 patches"):
+        draw_patches(path, patches.coords[:1], side, labels=[1, 0])
+    with pytest.raises(ValueError, match="no patches to show"):
+        show_patches(path, np.empty((0, 2)), side)

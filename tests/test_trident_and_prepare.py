@@ -115,3 +115,86 @@ def test_old_fields_of_any_number_type(tmp_path):
         file["coords"].attrs["patch_size_level0"] = np.float64(1024.0)
         file["coords"].attrs["target_magnification"] = np.int64(20)
     assert trident.read_patches(path).geometry == GEOMETRY
+
+
+@pytest.mark.parametrize("rows_in_a_chunk", [1, 7])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_row_chunks_as_trident_writes_them(tmp_path, rows_in_a_chunk, dtype):
+    """Appended batch by batch, so that HDF5's own tables lie between the rows."""
+    features = np.random.default_rng(0).random((1000, 33)).astype(dtype)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("features", (0, 33), dtype, maxshape=(None, 33), chunks=(rows_in_a_chunk, 33))
+        other = file.create_dataset("coords", (0, 2), np.int64, maxshape=(None, 2), chunks=(1, 2))
+        for start in range(0, 1000, 64):
+            for target, values in ((dataset, features), (other, np.zeros((1000, 2), np.int64))):
+                part = values[start : start + 64]
+                target.resize(start + len(part), axis=0)
+                target[start:] = part
+    found, _ = trident.read_features(path)
+    assert found.dtype == dtype and np.array_equal(found, features)
+    assert trident.count_bad_features(path) == 0
+    with h5py.File(path, "a") as file:
+        file["features"][[3, 999], 5] = [np.nan, np.inf]
+    assert trident.count_bad_features(path, block=1 << 12) == 2
+    assert trident.features_header(path)[:2] == ((1000, 33), np.dtype(dtype))
+
+
+def test_what_was_prepared_otherwise_is_refused(tmp_path, encoder):
+    rng = np.random.default_rng(0)
+    tissue = np.full((1024, 1024, 3), 240, np.uint8)
+    tissue[200:800, 200:800] = (180, 90, 160) + rng.integers(-20, 20, (600, 600, 3))
+    path, job = tmp_path / "a.tif", tmp_path / "job"
+    _write_slide(path, tissue)
+    assert prepare_slide(path, job, PrepareOptions(patch_size=256), encoder) == (16, True)
+    for options, message in (
+        (PrepareOptions(patch_size=256, min_tissue_proportion=0.5), "min_tissue_proportion 0.0, now it is 0.5"),
+        (PrepareOptions(patch_size=256, dtype="float16"), "holds float32 features, --dtype says float16"),
+        (PrepareOptions(patch_size=256, mpp=0.45), "mpp 0.5, now it is 0.45"),
+    ):
+        with pytest.raises(DataError, match=message):
+            prepare_slide(path, job, options, encoder)
+    _write_slide(path, tissue[::-1])
+    with pytest.raises(DataError, match="from another slide of this name"):
+        prepare_slide(path, job, PrepareOptions(patch_size=256), encoder)
+
+
+def test_pictures_of_a_prepared_slide(data, tumor_slide, tmp_path):
+    from mil_tutorial.prepare import locate_patches
+
+    locate_patches(data.slide_path(tumor_slide), tmp_path, PrepareOptions())
+    for folder in ("thumbnails", "contours", "20x_512px_0px_overlap/visualization"):
+        import cv2
+
+        picture = cv2.imread(str(tmp_path / folder / f"{tumor_slide}.jpg"))
+        assert 900 <= max(picture.shape[:2]) <= 1000
+    shapes = json.loads((tmp_path / "contours_geojson" / f"{tumor_slide}.geojson").read_text())["features"]
+    assert shapes and all(f["properties"]["objectType"] == "annotation" for f in shapes)
+    assert all(ring[0] == ring[-1] and len(ring) >= 4 for f in shapes for ring in f["geometry"]["coordinates"])
+
+
+def test_a_timm_model_by_name(monkeypatch):
+    """timm itself needs torchvision; this stands in for it and shows what is asked of it."""
+    import sys
+    from types import SimpleNamespace
+
+    import torch
+
+    class Small(torch.nn.Module):
+        num_features = 3
+
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    config = {"input_size": (3, 64, 64), "mean": (0, 0, 0), "std": (1, 1, 1)}
+    fake = SimpleNamespace(
+        create_model=lambda name, pretrained, num_classes: (
+            Small() if (name, pretrained, num_classes) == ("org/net", True, 0) else None
+        ),
+        data=SimpleNamespace(resolve_model_data_config=lambda network: config),
+    )
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    found = load_encoder("timm:org/net")
+    assert (found.name, found.px, found.dim) == ("timm_org_net", 64, 3)
+    white = np.full((2, 64, 64, 3), 255, np.uint8)
+    assert np.allclose(found.encode(white), 1)

@@ -50,6 +50,7 @@ data.labels["wsi_label"].value_counts().rename({0: "normal slides", 1: "tumour s
 # %% [markdown]
 # We take a test slide with tumour. Which one does not matter; we choose the one with the most tumour patches.
 
+
 # %%
 def count_tumor_patches(name):
     with h5py.File(data.trident_dir / "patch_labels" / f"{name}.h5") as file:
@@ -111,7 +112,9 @@ mpp = float(slide.properties["openslide.mpp-x"])
 level0_magnification, target_magnification, patch_size = 40, 20, 512
 patch_size_level0 = patch_size * level0_magnification // target_magnification
 print(f"{mpp:.3f} µm per pixel at level 0")
-print(f"a patch of {patch_size} px at {target_magnification}x = {patch_size_level0} px at level 0 = {patch_size_level0 * mpp:.0f} µm")
+print(
+    f"a patch of {patch_size} px at {target_magnification}x = {patch_size_level0} px at level 0 = {patch_size_level0 * mpp:.0f} µm"
+)
 assert patch_size_level0 == int(attributes["patch_size_level0"]), "the file says something else: trust the file"
 
 # %% [markdown]
@@ -147,7 +150,11 @@ plt.show()
 
 # %%
 factor = slide.dimensions[0] / tissue.shape[1]
-grid = [(x, y) for y in range(0, slide.dimensions[1], patch_size_level0) for x in range(0, slide.dimensions[0], patch_size_level0)]
+grid = [
+    (x, y)
+    for y in range(0, slide.dimensions[1], patch_size_level0)
+    for x in range(0, slide.dimensions[0], patch_size_level0)
+]
 
 
 def touches_tissue(x, y):
@@ -162,7 +169,9 @@ print(f"{len(grid)} places in the grid, {len(kept)} touch tissue, {len(coords)} 
 # %%
 axes = show_images([small], [f"{len(kept)} patches of {patch_size_level0} level-0 pixels"], width=9)
 for x, y in kept / factor:
-    axes[0].add_patch(plt.Rectangle((x, y), patch_size_level0 / factor, patch_size_level0 / factor, fill=False, ec="black", lw=0.8))
+    axes[0].add_patch(
+        plt.Rectangle((x, y), patch_size_level0 / factor, patch_size_level0 / factor, fill=False, ec="black", lw=0.8)
+    )
 plt.show()
 
 # %% [markdown]
@@ -214,7 +223,9 @@ for key, value in sorted(attributes.items()):
 from mil_tutorial import read_patch
 
 first = [read_patch(slide, x, y, patch_size_level0, px=256) for x, y in coords[:5].tolist()]
-show_images(first, [f"x={x}, y={y}\nlabel {label}" for (x, y), label in zip(coords[:5].tolist(), patch_labels[:5])], width=14)
+show_images(
+    first, [f"x={x}, y={y}\nlabel {label}" for (x, y), label in zip(coords[:5].tolist(), patch_labels[:5])], width=14
+)
 plt.show()
 
 # %% [markdown]
@@ -389,6 +400,7 @@ except DataError as error:
 # %% tags=["exercise"]
 width_mm = None  # write your answer here: a formula, not a number
 
+
 # %% tags=["check"]
 def check_width(value):
     if value is None:
@@ -412,9 +424,10 @@ print(f"{width_mm:.3f} mm")
 #
 # <details><summary>Hint</summary>Comparing an array with a number gives an array of True and False, and True counts as 1 in a sum.</details>
 
+
 # %% tags=["exercise"]
-def patches_above(fraction, threshold):
-    ...  # write your code here
+def patches_above(fraction, threshold): ...  # write your code here
+
 
 # %% tags=["check"]
 def check_patches_above(function):
@@ -429,6 +442,7 @@ def check_patches_above(function):
 
 
 print(check_patches_above(patches_above))
+
 
 # %% tags=["solution"]
 # @title Solution of exercise 2

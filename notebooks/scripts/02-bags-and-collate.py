@@ -111,7 +111,9 @@ axes[0].scatter(coords[:, 0], coords[:, 1], s=50, c=np.where(y_inst == 1, "#D55E
 axes[0].invert_yaxis()
 axes[0].set(title="Patches and who touches whom", aspect="equal", xticks=[], yticks=[])
 axes[1].imshow(A_normalized, cmap="Greys")
-axes[1].set(title=f"The same as a matrix: {A.count_nonzero() / n**2:.0%} of it is not zero", xlabel="patch", ylabel="patch")
+axes[1].set(
+    title=f"The same as a matrix: {A.count_nonzero() / n**2:.0%} of it is not zero", xlabel="patch", ylabel="patch"
+)
 plt.show()
 
 # %% [markdown]
@@ -203,6 +205,7 @@ print("offsets", packed["offsets"].tolist())
 for i in range(len(bags)):
     assert torch.equal(packed["X"][packed["offsets"][i] : packed["offsets"][i + 1]], bags[i]["X"])
 
+
 # %%
 def draw_batch(ax, sizes, width, title):
     for i, size in enumerate(sizes):
@@ -213,10 +216,17 @@ def draw_batch(ax, sizes, width, title):
     ax.invert_yaxis()
 
 
-real_sizes = [1358, 6520, 2300, 9800]  # an example with sizes as on CAMELYON16, where bags hold 1 000 to 10 000 patches and more
+real_sizes = [
+    1358,
+    6520,
+    2300,
+    9800,
+]  # an example with sizes as on CAMELYON16, where bags hold 1 000 to 10 000 patches and more
 waste = 1 - sum(real_sizes) / (max(real_sizes) * len(real_sizes))
 fig, axes = plt.subplots(1, 2, figsize=(11, 2.6))
-draw_batch(axes[0], sizes, max(sizes), f"Ours: {1 - sum(sizes) / (max(sizes) * len(sizes)):.0%} of the padded batch is padding")
+draw_batch(
+    axes[0], sizes, max(sizes), f"Ours: {1 - sum(sizes) / (max(sizes) * len(sizes)):.0%} of the padded batch is padding"
+)
 draw_batch(axes[1], real_sizes, max(real_sizes), f"Sizes as on real slides: {waste:.0%} is padding")
 plt.show()
 
@@ -231,7 +241,9 @@ plt.show()
 # %%
 from torch.utils.data import DataLoader
 
-train_loader = DataLoader(train_set, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(0), collate_fn=collate_fn)
+train_loader = DataLoader(
+    train_set, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(0), collate_fn=collate_fn
+)
 batch = next(iter(train_loader))
 print("labels of the first batch:", batch["Y"].tolist())
 print("real patches of each bag: ", batch["mask"].sum(1).tolist())
@@ -280,7 +292,14 @@ print("bags, adjacency and masks agree with torchmil's")
 from tensordict import TensorDict
 
 try:
-    collate_fn([bags[0], TensorDict({"X": torch.zeros(0, D), "Y": torch.tensor(0.0), "y_inst": torch.zeros(0), "coords": torch.zeros(0, 2)})])
+    collate_fn(
+        [
+            bags[0],
+            TensorDict(
+                {"X": torch.zeros(0, D), "Y": torch.tensor(0.0), "y_inst": torch.zeros(0), "coords": torch.zeros(0, 2)}
+            ),
+        ]
+    )
 except ValueError as error:
     print("refused:", error)
 
@@ -291,9 +310,10 @@ except ValueError as error:
 #
 # <details><summary>Hint</summary>A padded batch has room for <code>len(sizes) * max(sizes)</code> patches.</details>
 
+
 # %% tags=["exercise"]
-def padding_share(sizes):
-    ...  # write your code here
+def padding_share(sizes): ...  # write your code here
+
 
 # %% tags=["check"]
 def check_padding_share(function):
@@ -307,6 +327,7 @@ def check_padding_share(function):
 
 
 print(check_padding_share(padding_share))
+
 
 # %% tags=["solution"]
 # @title Solution of exercise 1
@@ -322,9 +343,10 @@ print(f"{padding_share(real_sizes):.0%} of the example batch above is padding")
 #
 # <details><summary>Hint</summary>Bag <code>i</code> is <code>X[offsets[i]:offsets[i + 1]]</code>.</details>
 
+
 # %% tags=["exercise"]
-def unpack(X, offsets):
-    ...  # write your code here
+def unpack(X, offsets): ...  # write your code here
+
 
 # %% tags=["check"]
 def check_unpack(function):
@@ -340,6 +362,7 @@ def check_unpack(function):
 
 
 print(check_unpack(unpack))
+
 
 # %% tags=["solution"]
 # @title Solution of exercise 2
@@ -371,4 +394,6 @@ print("four bags out, as four went in")
 
 # %% tags=["result"]
 largest = max(len(train_set[i]["X"]) for i in range(len(train_set)))
-print(f"Key result: {len(train_set)} training and {len(val_set)} validation bags of up to {largest} patches x {D} features")
+print(
+    f"Key result: {len(train_set)} training and {len(val_set)} validation bags of up to {largest} patches x {D} features"
+)

@@ -41,7 +41,11 @@ import torch
 from torch import nn
 
 values = np.array([0.1, 0.2, 0.1, 0.9, 0.15, 0.2])
-weights = {"mean": np.full(6, 1 / 6), "maximum": np.eye(6)[3], "attention": np.array([0.05, 0.06, 0.05, 0.7, 0.07, 0.07])}
+weights = {
+    "mean": np.full(6, 1 / 6),
+    "maximum": np.eye(6)[3],
+    "attention": np.array([0.05, 0.06, 0.05, 0.7, 0.07, 0.07]),
+}
 fig, axes = plt.subplots(1, 3, figsize=(11, 2.6), sharey=True)
 for ax, (title, weight) in zip(axes, weights.items()):
     ax.bar(range(6), weight, color=["#D55E00" if i == 3 else "#0072B2" for i in range(6)])
@@ -74,7 +78,13 @@ from mil_tutorial import TridentWSIDataset, open_data
 
 data = open_data()
 encoder = data.encoders[0]
-dataset = TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=data.split("train")["wsi_name"], bag_keys=["X", "Y", "y_inst"])
+dataset = TridentWSIDataset(
+    data.trident_dir,
+    data.root / "wsi_labels.csv",
+    encoder,
+    wsi_names=data.split("train")["wsi_name"],
+    bag_keys=["X", "Y", "y_inst"],
+)
 X = dataset[0]["X"]  # (n, D)
 n, D = X.shape
 print(f"{dataset.get_bag_names()[0]}: {n} patches with {D} features")
@@ -107,6 +117,7 @@ plt.show()
 #
 # In a padded batch some rows are not patches. They must get weight 0. If $f_i = -\infty$ then $\exp(f_i) = 0$. So we write
 # $-\infty$ there before the softmax. This is the whole model:
+
 
 # %% tags=["same-as-package"]
 class ABMIL(nn.Module):
@@ -169,7 +180,9 @@ assert torch.allclose(shuffled, alone[:1], atol=1e-5) and torch.allclose(togethe
 with torch.no_grad():
     no_mask = model(batch["X"])
 smallest = int(batch["mask"].sum(1).argmin())
-print(f"bag {smallest}, the one with most padding: logit {alone[smallest]:+.4f} alone, {no_mask[smallest]:+.4f} in a batch without mask")
+print(
+    f"bag {smallest}, the one with most padding: logit {alone[smallest]:+.4f} alone, {no_mask[smallest]:+.4f} in a batch without mask"
+)
 
 # %% [markdown]
 # ## One step of learning
@@ -221,7 +234,9 @@ finished.load_state_dict(model.state_dict())  # the same names, so the weights f
 packed = collate_packed(bags)
 with torch.no_grad():
     assert torch.allclose(finished(batch["X"], batch["mask"]), model(batch["X"], batch["mask"]), atol=1e-5)
-    assert torch.allclose(finished.forward_packed(packed["X"], packed["offsets"]), model(batch["X"], batch["mask"]), atol=1e-5)
+    assert torch.allclose(
+        finished.forward_packed(packed["X"], packed["offsets"]), model(batch["X"], batch["mask"]), atol=1e-5
+    )
 print("notebook, package, padded and packed agree")
 
 # %% [markdown]
@@ -236,10 +251,15 @@ from torchmil.models import ABMIL as TheirABMIL
 
 theirs = TheirABMIL(in_shape=(D,), att_dim=128)
 mine = finished.state_dict()
-theirs.load_state_dict({
-    "pool.fc1.module.weight": mine["att_V.weight"], "pool.fc1.module.bias": mine["att_V.bias"], "pool.fc2.weight": mine["att_w.weight"],
-    "classifier.module.weight": mine["classifier.weight"], "classifier.module.bias": mine["classifier.bias"],
-})
+theirs.load_state_dict(
+    {
+        "pool.fc1.module.weight": mine["att_V.weight"],
+        "pool.fc1.module.bias": mine["att_V.bias"],
+        "pool.fc2.weight": mine["att_w.weight"],
+        "classifier.module.weight": mine["classifier.weight"],
+        "classifier.module.bias": mine["classifier.bias"],
+    }
+)
 with torch.no_grad():
     a, att_a = finished(batch["X"], batch["mask"], return_att=True)
     b, att_b = theirs(batch["X"], batch["mask"], return_att=True)
@@ -263,9 +283,10 @@ print("by hand:", (torch.exp(big) / torch.exp(big).sum()).tolist(), " torch.soft
 #
 # <details><summary>Hint</summary>Softmax does not change when you subtract the same number from every f. Which number makes the largest exponent 0?</details>
 
+
 # %% tags=["exercise"]
-def softmax(f):
-    ...  # write your code here
+def softmax(f): ...  # write your code here
+
 
 # %% tags=["check"]
 def check_softmax(function):
@@ -282,6 +303,7 @@ def check_softmax(function):
 
 print(check_softmax(softmax))
 
+
 # %% tags=["solution"]
 # @title Solution of exercise 1
 def softmax(f):
@@ -297,9 +319,10 @@ print(softmax(big).tolist())
 #
 # <details><summary>Hint</summary>Multiply by the mask, sum over patches, and divide by the number of real patches, not by N.</details>
 
+
 # %% tags=["exercise"]
-def mean_pool(X, mask):
-    ...  # write your code here
+def mean_pool(X, mask): ...  # write your code here
+
 
 # %% tags=["check"]
 def check_mean_pool(function):
@@ -310,11 +333,14 @@ def check_mean_pool(function):
     if answer.shape != right.shape:
         return f"Not yet: the shape is {tuple(answer.shape)}, expected {tuple(right.shape)}."
     if not torch.allclose(answer, right, atol=1e-5):
-        return "Not yet: the values differ from the mean of each bag alone. Do you divide by the number of real patches?"
+        return (
+            "Not yet: the values differ from the mean of each bag alone. Do you divide by the number of real patches?"
+        )
     return "Right."
 
 
 print(check_mean_pool(mean_pool))
+
 
 # %% tags=["solution"]
 # @title Solution of exercise 2

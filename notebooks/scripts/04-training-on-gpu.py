@@ -50,7 +50,14 @@ print("training on", torch.cuda.get_device_name() if device.type == "cuda" else 
 
 data = open_data()
 encoder = data.encoders[0]
-dataset = TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=data.split("train")["wsi_name"], bag_keys=["X", "Y"], load_at_init=data.synthetic)
+dataset = TridentWSIDataset(
+    data.trident_dir,
+    data.root / "wsi_labels.csv",
+    encoder,
+    wsi_names=data.split("train")["wsi_name"],
+    bag_keys=["X", "Y"],
+    load_at_init=data.synthetic,
+)
 labels = dataset.get_bag_labels()
 index_train, index_val = train_test_split(range(len(dataset)), test_size=0.2, random_state=1234, stratify=labels)
 train_set, val_set = dataset.subset(index_train), dataset.subset(index_val)
@@ -116,7 +123,10 @@ for epoch in range(EPOCHS):
 
 seconds = time.perf_counter() - start
 model.load_state_dict(best_weights)
-print(f"{EPOCHS} epochs in {seconds:.1f} s, {EPOCHS * len(train_set) / seconds:.0f} bags a second; best epoch {best_epoch + 1}")
+print(
+    f"{EPOCHS} epochs in {seconds:.1f} s, {EPOCHS * len(train_set) / seconds:.0f} bags a second; best epoch {best_epoch + 1}"
+)
+
 
 # %%
 def draw_curves(train, val, best, title, ax=None):
@@ -147,8 +157,14 @@ from mil_tutorial import fit
 
 torch.manual_seed(0)
 again = ABMIL(in_dim)
-history = fit(again, make_loader(train_set, seed=0), val_loader, epochs=EPOCHS, device=device,
-              optimizer=torch.optim.Adam(again.to(device).parameters(), lr=LEARNING_RATE))
+history = fit(
+    again,
+    make_loader(train_set, seed=0),
+    val_loader,
+    epochs=EPOCHS,
+    device=device,
+    optimizer=torch.optim.Adam(again.to(device).parameters(), lr=LEARNING_RATE),
+)
 difference = np.abs(np.array(history.val_loss) - curves["validation"]).max()
 print(f"largest difference to the loop by hand: {difference:.1e}")
 assert difference < 1e-4 and history.best_epoch == best_epoch
@@ -159,12 +175,26 @@ assert difference < 1e-4 and history.best_epoch == best_epoch
 # Take few slides and many epochs. The model then learns by heart, because it can.
 
 # %%
-few = train_set.subset(train_test_split(range(len(train_set)), train_size=16, random_state=0, stratify=train_set.get_bag_labels())[0])
+few = train_set.subset(
+    train_test_split(range(len(train_set)), train_size=16, random_state=0, stratify=train_set.get_bag_labels())[0]
+)
 long = 2 * EPOCHS
 runs = {}
-for title, weight_decay, lr in [("16 slides, learning rate 2e-3", 0.0, 2e-3), ("16 slides, smaller steps: 2e-4", 0.0, 2e-4)]:
+for title, weight_decay, lr in [
+    ("16 slides, learning rate 2e-3", 0.0, 2e-3),
+    ("16 slides, smaller steps: 2e-4", 0.0, 2e-4),
+]:
     torch.manual_seed(0)
-    runs[title] = fit(ABMIL(in_dim), make_loader(few, seed=0), val_loader, epochs=long, lr=lr, weight_decay=weight_decay, device=device, progress=False)
+    runs[title] = fit(
+        ABMIL(in_dim),
+        make_loader(few, seed=0),
+        val_loader,
+        epochs=long,
+        lr=lr,
+        weight_decay=weight_decay,
+        device=device,
+        progress=False,
+    )
 
 fig, axes = plt.subplots(1, 2, figsize=(12, 3), sharey=True)
 for ax, (title, run) in zip(axes, runs.items()):
@@ -179,7 +209,9 @@ plt.show()
 
 # %%
 torch.manual_seed(0)
-stopped = fit(ABMIL(in_dim), make_loader(few, seed=0), val_loader, epochs=long, lr=2e-3, patience=5, device=device, progress=False)
+stopped = fit(
+    ABMIL(in_dim), make_loader(few, seed=0), val_loader, epochs=long, lr=2e-3, patience=5, device=device, progress=False
+)
 print(f"stopped after {len(stopped.val_loss)} of {long} epochs, with the weights of epoch {stopped.best_epoch + 1}")
 
 # %% [markdown]
@@ -195,12 +227,24 @@ from mil_tutorial import bags_from_arrays
 aucs, last = [], None
 for seed in range(3):
     order = np.random.default_rng(seed).permutation(len(labels))
-    wrong = bags_from_arrays([bag["X"].numpy() for bag in dataset], [labels[i] for i in order]) if data.synthetic else None
+    wrong = (
+        bags_from_arrays([bag["X"].numpy() for bag in dataset], [labels[i] for i in order]) if data.synthetic else None
+    )
     if wrong is None:
         break  # on the real data this would take all features into memory
-    shuffled_train, shuffled_val = train_test_split(range(len(wrong)), test_size=0.3, random_state=seed, stratify=wrong.get_bag_labels())
+    shuffled_train, shuffled_val = train_test_split(
+        range(len(wrong)), test_size=0.3, random_state=seed, stratify=wrong.get_bag_labels()
+    )
     torch.manual_seed(seed)
-    last = fit(ABMIL(in_dim), make_loader(wrong.subset(shuffled_train), seed), make_loader(wrong.subset(shuffled_val)), epochs=10, lr=LEARNING_RATE, device=device, progress=False)
+    last = fit(
+        ABMIL(in_dim),
+        make_loader(wrong.subset(shuffled_train), seed),
+        make_loader(wrong.subset(shuffled_val)),
+        epochs=10,
+        lr=LEARNING_RATE,
+        device=device,
+        progress=False,
+    )
     aucs.append(last.val_auc[-1])
 if aucs:
     print("validation AUC with shuffled labels:", [f"{auc:.2f}" for auc in aucs], f"mean {np.mean(aucs):.2f}")
@@ -212,6 +256,7 @@ if aucs:
 # ## CPU and GPU
 #
 # A GPU pays when bags are large. Here is one training step on a made-up bag of the size of a real slide:
+
 
 # %%
 def seconds_per_step(device, patches=5000, features=768, steps=5):
@@ -249,13 +294,22 @@ from torchmil.utils import Trainer
 
 torch.manual_seed(0)
 theirs = TheirABMIL(in_shape=(in_dim,))
-their_history = fit(theirs, make_loader(train_set, seed=0), val_loader, epochs=3, lr=LEARNING_RATE, device=device, progress=False)
+their_history = fit(
+    theirs, make_loader(train_set, seed=0), val_loader, epochs=3, lr=LEARNING_RATE, device=device, progress=False
+)
 print("torchmil's model in our fit:   ", [f"{v:.3f}" for v in their_history.val_loss])
 
 torch.manual_seed(0)
 ours = ABMIL(in_dim)
-trainer = Trainer(ours, torch.optim.Adam(ours.parameters(), lr=LEARNING_RATE), metrics_dict={"acc": torchmetrics.Accuracy(task="binary").to(device)},
-                  obj_metric="acc", device=str(device), disable_pbar=True, verbose=False)
+trainer = Trainer(
+    ours,
+    torch.optim.Adam(ours.parameters(), lr=LEARNING_RATE),
+    metrics_dict={"acc": torchmetrics.Accuracy(task="binary").to(device)},
+    obj_metric="acc",
+    device=str(device),
+    disable_pbar=True,
+    verbose=False,
+)
 trainer.train(max_epochs=3, train_dataloader=make_loader(train_set, seed=0), val_dataloader=val_loader)
 from mil_tutorial.training import evaluate_loss
 
@@ -289,9 +343,10 @@ except DataError as error:
 #
 # <details><summary>Hint</summary><code>np.argmin</code> gives the first place of the smallest value.</details>
 
+
 # %% tags=["exercise"]
-def best_epoch_of(val_loss):
-    ...  # write your code here
+def best_epoch_of(val_loss): ...  # write your code here
+
 
 # %% tags=["check"]
 def check_best_epoch(function):
@@ -305,6 +360,7 @@ def check_best_epoch(function):
 
 
 print(check_best_epoch(best_epoch_of))
+
 
 # %% tags=["solution"]
 # @title Solution of exercise 1
@@ -321,13 +377,19 @@ print("best epoch of the run above:", best_epoch_of(history.val_loss) + 1)
 #
 # <details><summary>Hint</summary>Walk through the losses and remember the epoch of the best one. Stop when the current epoch is `patience` later.</details>
 
+
 # %% tags=["exercise"]
-def stop_epoch(val_loss, patience):
-    ...  # write your code here
+def stop_epoch(val_loss, patience): ...  # write your code here
+
 
 # %% tags=["check"]
 def check_stop_epoch(function):
-    for losses, patience, right in [([3, 2, 1, 2, 2, 2], 2, 5), ([3, 2, 1], 2, 3), ([1, 2, 2, 2], 1, 2), ([3, 2, 2, 1, 2], 3, 5)]:
+    for losses, patience, right in [
+        ([3, 2, 1, 2, 2, 2], 2, 5),
+        ([3, 2, 1], 2, 3),
+        ([1, 2, 2, 2], 1, 2),
+        ([3, 2, 2, 1, 2], 3, 5),
+    ]:
         answer = function(losses, patience)
         if answer is None:
             return "Not yet: the function returns nothing."
@@ -337,6 +399,7 @@ def check_stop_epoch(function):
 
 
 print(check_stop_epoch(stop_epoch))
+
 
 # %% tags=["solution"]
 # @title Solution of exercise 2
@@ -374,4 +437,6 @@ print("the run above stopped after", stop_epoch(stopped.val_loss, 5), "epochs")
 
 # %% tags=["result"]
 auc = history.val_auc[history.best_epoch]
-print(f"Key result: validation loss {history.val_loss[history.best_epoch]:.3f}, AUC {auc:.3f} at epoch {history.best_epoch + 1}, on {device.type}")
+print(
+    f"Key result: validation loss {history.val_loss[history.best_epoch]:.3f}, AUC {auc:.3f} at epoch {history.best_epoch + 1}, on {device.type}"
+)

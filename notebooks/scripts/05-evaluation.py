@@ -44,7 +44,11 @@ accuracies = rng.binomial(128, 0.953, 5000) / 128
 low, high = np.quantile(accuracies, [0.025, 0.975])
 fig, ax = plt.subplots(figsize=(7, 2.6))
 ax.hist(accuracies, bins=np.arange(0.87, 1.005, 1 / 128), color="#0072B2")
-ax.set(title=f"The same model on other slides: 95 % between {low:.3f} and {high:.3f}", xlabel="accuracy on 128 slides", ylabel="times")
+ax.set(
+    title=f"The same model on other slides: 95 % between {low:.3f} and {high:.3f}",
+    xlabel="accuracy on 128 slides",
+    ylabel="times",
+)
 plt.show()
 
 # %% [markdown]
@@ -63,8 +67,14 @@ encoder = data.encoders[0]
 
 
 def load(split):
-    return TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=data.split(split)["wsi_name"],
-                             bag_keys=["X", "Y"], load_at_init=data.synthetic)
+    return TridentWSIDataset(
+        data.trident_dir,
+        data.root / "wsi_labels.csv",
+        encoder,
+        wsi_names=data.split(split)["wsi_name"],
+        bag_keys=["X", "Y"],
+        load_at_init=data.synthetic,
+    )
 
 
 def make_loader(part, seed=None):
@@ -83,7 +93,15 @@ def train_model(seed, make=ABMIL, epochs=EPOCHS, logger=None):
     index_train, index_val = train_test_split(range(len(labels)), test_size=0.2, random_state=seed, stratify=labels)
     torch.manual_seed(seed)
     model, val_loader = make(in_dim), make_loader(train_and_val.subset(index_val))
-    fit(model, make_loader(train_and_val.subset(index_train), seed), val_loader, epochs=epochs, lr=5e-4, progress=False, logger=logger)
+    fit(
+        model,
+        make_loader(train_and_val.subset(index_train), seed),
+        val_loader,
+        epochs=epochs,
+        lr=5e-4,
+        progress=False,
+        logger=logger,
+    )
     return model, val_loader
 
 
@@ -118,11 +136,21 @@ fig, axes = plt.subplots(1, 2, figsize=(11, 3.2), width_ratios=[1, 1.6])
 table = np.array([[true_negative, false_positive], [false_negative, true_positive]])
 axes[0].imshow(table, cmap="Blues")
 for (i, j), value in np.ndenumerate(table):
-    axes[0].text(j, i, str(value), ha="center", va="center", fontsize=16, color="white" if value > table.max() / 2 else "black")
-axes[0].set(title="Confusion matrix", xticks=[0, 1], xticklabels=["called normal", "called tumour"], yticks=[0, 1], yticklabels=["normal", "tumour"])
+    axes[0].text(
+        j, i, str(value), ha="center", va="center", fontsize=16, color="white" if value > table.max() / 2 else "black"
+    )
+axes[0].set(
+    title="Confusion matrix",
+    xticks=[0, 1],
+    xticklabels=["called normal", "called tumour"],
+    yticks=[0, 1],
+    yticklabels=["normal", "tumour"],
+)
 for value, color, label in [(0, "#0072B2", "normal slides"), (1, "#D55E00", "tumour slides")]:
     chosen = test.prob[value == test.Y]
-    axes[1].scatter(chosen, np.random.default_rng(1).uniform(-0.3, 0.3, len(chosen)) + value, color=color, label=label, alpha=0.7)
+    axes[1].scatter(
+        chosen, np.random.default_rng(1).uniform(-0.3, 0.3, len(chosen)) + value, color=color, label=label, alpha=0.7
+    )
 axes[1].axvline(threshold, color="black", lw=1, ls="--", label="threshold")
 axes[1].set(title="Every test slide", xlabel="tumour probability", yticks=[], ylim=(-0.6, 2.2))
 axes[1].legend(ncols=3, loc="upper center")
@@ -161,7 +189,9 @@ for title, make in [("mean pooling", MeanPool), ("max pooling", MaxPool), ("ABMI
     for seed in range(5):
         run, _ = train_model(seed, make)
         results[title].append(roc_auc_score(test.Y, predict(run, make_loader(test_set)).prob))
-    print(f"{title:13s} AUC over five seeds: {np.mean(results[title]):.3f}, from {min(results[title]):.3f} to {max(results[title]):.3f}")
+    print(
+        f"{title:13s} AUC over five seeds: {np.mean(results[title]):.3f}, from {min(results[title]):.3f} to {max(results[title]):.3f}"
+    )
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 2.8))
@@ -169,7 +199,12 @@ for i, (title, aucs) in enumerate(results.items()):
     ax.scatter(aucs, [i] * 5, color="#0072B2", alpha=0.7)
     ax.plot([np.mean(aucs)] * 2, [i - 0.3, i + 0.3], color="#D55E00", lw=3)
 gain = np.mean(results["ABMIL"]) - np.mean(results["mean pooling"])
-ax.set(title=f"ABMIL against mean pooling: {gain:+.3f} AUC on average", xlabel="AUC on the test slides", yticks=range(len(results)), yticklabels=list(results))
+ax.set(
+    title=f"ABMIL against mean pooling: {gain:+.3f} AUC on average",
+    xlabel="AUC on the test slides",
+    yticks=range(len(results)),
+    yticklabels=list(results),
+)
 plt.show()
 
 # %% [markdown]
@@ -207,8 +242,11 @@ if missed:
     share = label_patches(data.mask_path(name), patches.coords, side).fraction
     x, y = patches.coords[share.argmax()].tolist()
     factor = max(slide.dimensions) / 800
-    axes = show_images([read_overview(slide, factor), read_patch(slide, x, y, side, 500)],
-                       [f"{name}: missed", f"its patch with most tumour: {share.max():.0%}"], width=12)
+    axes = show_images(
+        [read_overview(slide, factor), read_patch(slide, x, y, side, 500)],
+        [f"{name}: missed", f"its patch with most tumour: {share.max():.0%}"],
+        width=12,
+    )
     axes[0].add_patch(plt.Rectangle((x / factor, y / factor), side / factor, side / factor, fill=False, lw=2))
     plt.show()
 
@@ -251,7 +289,9 @@ gaps = np.array(gaps)
 difference = gaps[:, 1] - gaps[:, 0]
 print(f"honest: epoch from validation, threshold 0.5:     accuracy {gaps[:, 0].mean():.3f}")
 print(f"tempting: best epoch and threshold on the test set: {gaps[:, 1].mean():.3f}")
-print(f"gap {difference.mean():.3f}, from {difference.min():.3f} to {difference.max():.3f} over three seeds. It cannot be negative: the test set was asked.")
+print(
+    f"gap {difference.mean():.3f}, from {difference.min():.3f} to {difference.max():.3f} over three seeds. It cannot be negative: the test set was asked."
+)
 assert (difference >= 0).all()
 
 # %% [markdown]
@@ -263,7 +303,9 @@ assert (difference >= 0).all()
 # %%
 rare = np.array([1] * 5 + [0] * 95)
 nothing = bag_metrics(rare, np.zeros(100), threshold=0.5, n_bootstrap=0)
-print(f"always 'normal': accuracy {nothing['accuracy'].value:.2f}, balanced accuracy {nothing['balanced_accuracy'].value:.2f}")
+print(
+    f"always 'normal': accuracy {nothing['accuracy'].value:.2f}, balanced accuracy {nothing['balanced_accuracy'].value:.2f}"
+)
 
 # %% [markdown]
 # ## In scikit-learn and torchmil
@@ -297,9 +339,10 @@ except ValueError as error:
 #
 # <details><summary>Hint</summary>Look only where <code>y == 1</code>.</details>
 
+
 # %% tags=["exercise"]
-def sensitivity(y, called):
-    ...  # write your code here
+def sensitivity(y, called): ...  # write your code here
+
 
 # %% tags=["check"]
 def check_sensitivity(function):
@@ -313,6 +356,7 @@ def check_sensitivity(function):
 
 
 print(check_sensitivity(sensitivity))
+
 
 # %% tags=["solution"]
 # @title Solution of exercise 1
@@ -329,9 +373,10 @@ print(f"{sensitivity(test.Y, called):.3f}")
 #
 # <details><summary>Hint</summary><code>rng.integers(len(y), size=len(y))</code> draws with replacement. Skip a draw that holds one class only.</details>
 
+
 # %% tags=["exercise"]
-def bootstrap_interval(y, prob, n=500):
-    ...  # write your code here
+def bootstrap_interval(y, prob, n=500): ...  # write your code here
+
 
 # %% tags=["check"]
 def check_bootstrap(function):
@@ -347,6 +392,7 @@ def check_bootstrap(function):
 
 
 print(check_bootstrap(bootstrap_interval))
+
 
 # %% tags=["solution"]
 # @title Solution of exercise 2
@@ -382,4 +428,6 @@ print("AUC between {:.3f} and {:.3f}".format(*bootstrap_interval(test.Y, test.pr
 # **Next:** notebook 6 asks where in the slide the model looked.
 
 # %% tags=["result"]
-print(f"Key result: test AUC {metrics['auc']}, accuracy {accuracy:.3f}, F1 {f1:.3f}; over seeds AUC {np.mean(results['ABMIL']):.3f}, mean pooling {np.mean(results['mean pooling']):.3f}")
+print(
+    f"Key result: test AUC {metrics['auc']}, accuracy {accuracy:.3f}, F1 {f1:.3f}; over seeds AUC {np.mean(results['ABMIL']):.3f}, mean pooling {np.mean(results['mean pooling']):.3f}"
+)

@@ -40,14 +40,27 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader
 
-from mil_tutorial import ABMIL, TridentWSIDataset, collate_fn, draw_heatmap, fit, open_data, open_slide, predict, read_canvas, show_images
+from mil_tutorial import (
+    ABMIL,
+    TridentWSIDataset,
+    collate_fn,
+    draw_heatmap,
+    fit,
+    open_data,
+    open_slide,
+    predict,
+    read_canvas,
+    show_images,
+)
 
 data = open_data()
 encoder = data.encoders[0]
 
 
 def load(split, keys=("X", "Y")):
-    return TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=data.split(split)["wsi_name"], bag_keys=keys)
+    return TridentWSIDataset(
+        data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=data.split(split)["wsi_name"], bag_keys=keys
+    )
 
 
 def make_loader(part, seed=None):
@@ -74,7 +87,9 @@ probability = dict(zip(test.names, test.prob))
 
 def draw_canvas(name):
     patches = test_set.read_patches(name)
-    canvas, rows, columns = read_canvas(open_slide(data.slide_path(name)), patches.coords, patches.geometry.patch_size_level0)
+    canvas, rows, columns = read_canvas(
+        open_slide(data.slide_path(name)), patches.coords, patches.geometry.patch_size_level0
+    )
     return patches, canvas, rows, columns
 
 
@@ -103,7 +118,12 @@ g = attention[normal_name]
 normal_min_max = (g - g.min()) / (g.max() - g.min())
 show_images(
     [prediction, draw_heatmap(normal_canvas, normal_min_max, normal_rows, normal_columns, 50)],
-    [f"{wsi_name}: tumour probability {probability[wsi_name]:.2f}", f"{normal_name}: tumour probability {probability[normal_name]:.2f}"], width=13)
+    [
+        f"{wsi_name}: tumour probability {probability[wsi_name]:.2f}",
+        f"{normal_name}: tumour probability {probability[normal_name]:.2f}",
+    ],
+    width=13,
+)
 plt.show()
 
 # %% [markdown]
@@ -126,12 +146,18 @@ def scores_of(name):
     weight, bias = model.cpu().classifier.weight[0].detach(), model.classifier.bias[0].detach()
     evidence = X @ weight
     s = torch.softmax(torch.from_numpy(attention[name]), 0)
-    return {"patch logit": (evidence + bias).numpy(), "attention x n": attention_times_n(attention[name]), "contribution": (s * evidence).numpy()}
+    return {
+        "patch logit": (evidence + bias).numpy(),
+        "attention x n": attention_times_n(attention[name]),
+        "contribution": (s * evidence).numpy(),
+    }
 
 
 scores, normal_scores = scores_of(wsi_name), scores_of(normal_name)
 logit = scores["contribution"].sum() + model.classifier.bias.item()
-print(f"sum of contributions + bias = {logit:.3f}; the model's logit is {np.log(probability[wsi_name] / (1 - probability[wsi_name])):.3f}")
+print(
+    f"sum of contributions + bias = {logit:.3f}; the model's logit is {np.log(probability[wsi_name] / (1 - probability[wsi_name])):.3f}"
+)
 assert abs(scores["attention x n"].mean() - 1) < 1e-6
 
 # %% [markdown]
@@ -164,7 +190,12 @@ rows_of_table = {"random": [], "attention": [], "patch logit": [], "contribution
 rng = np.random.default_rng(0)
 for name in tumor_slides:
     s = scores_of(name)
-    for key, value in {"random": rng.random(len(y_inst[name])), "attention": s["attention x n"], "patch logit": s["patch logit"], "contribution": s["contribution"]}.items():
+    for key, value in {
+        "random": rng.random(len(y_inst[name])),
+        "attention": s["attention x n"],
+        "patch logit": s["patch logit"],
+        "contribution": s["contribution"],
+    }.items():
         rows_of_table[key].append(patch_metrics(y_inst[name], value)["auc"])
 for key, values in rows_of_table.items():
     print(f"{key:13s} mean patch AUC over {len(values)} tumour slides: {np.nanmean(values):.3f}")
@@ -204,7 +235,11 @@ print(found[:3].round(2))
 # %%
 from mil_tutorial import froc, lesions_from_mask
 
-lesions = {name: lesions_from_mask(data.mask_path(name)) if name in tumor_slides else None for name in test.names if name != "test_114"}
+lesions = {
+    name: lesions_from_mask(data.mask_path(name)) if name in tumor_slides else None
+    for name in test.names
+    if name != "test_114"
+}
 for name in tumor_slides[:5]:
     print(f"{name}: {lesions[name].count} lesions, {len(lesions[name].itc)} more of isolated tumour cells")
 result = froc({name: d for name, d in detections.items() if name in lesions}, lesions)
@@ -214,8 +249,16 @@ fig, ax = plt.subplots(figsize=(7, 3.2))
 ax.step(result.fp_per_slide, result.sensitivity, where="post", lw=2)
 for rate in [0.25, 0.5, 1, 2, 4, 8]:
     ax.axvline(rate, color="#BBBBBB", lw=0.8, zorder=0)
-ax.set(title=f"FROC score {result.score:.3f}: the mean of the sensitivity at six rates of false alarms", xlabel="false positives per slide",
-       ylabel="share of lesions found", ylim=(0, 1.02), xscale="symlog", xticks=[0.25, 0.5, 1, 2, 4, 8], xticklabels=["¼", "½", "1", "2", "4", "8"], xlim=(0, 9))
+ax.set(
+    title=f"FROC score {result.score:.3f}: the mean of the sensitivity at six rates of false alarms",
+    xlabel="false positives per slide",
+    ylabel="share of lesions found",
+    ylim=(0, 1.02),
+    xscale="symlog",
+    xticks=[0.25, 0.5, 1, 2, 4, 8],
+    xticklabels=["¼", "½", "1", "2", "4", "8"],
+    xlim=(0, 9),
+)
 plt.show()
 
 # %% [markdown]
@@ -230,7 +273,9 @@ plt.show()
 # %%
 from mil_tutorial import view_heatmap
 
-view_heatmap(open_slide(data.slide_path(wsi_name)), patches.coords, side, scores, labels=y_inst[wsi_name], title=wsi_name)
+view_heatmap(
+    open_slide(data.slide_path(wsi_name)), patches.coords, side, scores, labels=y_inst[wsi_name], title=wsi_name
+)
 
 # %% [markdown]
 # The same as one file that opens without a network, and the patches for [QuPath](https://qupath.github.io): drag the GeoJSON
@@ -242,7 +287,15 @@ from pathlib import Path
 from mil_tutorial import write_geojson
 
 out = Path("outputs")
-view_heatmap(data.slide_path(wsi_name), patches.coords, side, scores, y_inst[wsi_name], title=wsi_name, html=out / f"{wsi_name}.html")
+view_heatmap(
+    data.slide_path(wsi_name),
+    patches.coords,
+    side,
+    scores,
+    y_inst[wsi_name],
+    title=wsi_name,
+    html=out / f"{wsi_name}.html",
+)
 write_geojson(out / f"{wsi_name}.geojson", patches.coords, side, scores, labels=y_inst[wsi_name])
 print(sorted(p.name for p in out.iterdir()))
 
@@ -266,7 +319,9 @@ print("equal, up to 2 of 255")
 # - **Does a model that knows nothing localize?** It must not. A check: the same attention, dealt out at random.
 
 # %%
-shuffled = [patch_metrics(y_inst[name], rng.permutation(attention[name]))["auc"] for name in tumor_slides for _ in range(20)]
+shuffled = [
+    patch_metrics(y_inst[name], rng.permutation(attention[name]))["auc"] for name in tumor_slides for _ in range(20)
+]
 print(f"patch AUC of shuffled attention: {np.nanmean(shuffled):.3f}")
 assert abs(np.nanmean(shuffled) - 0.5) < 0.1
 
@@ -277,9 +332,10 @@ assert abs(np.nanmean(shuffled) - 0.5) < 0.1
 #
 # <details><summary>Hint</summary>Exercise 1 of notebook 3, and then <code>* len(raw)</code>.</details>
 
+
 # %% tags=["exercise"]
-def fair_share(raw):
-    ...  # write your code here
+def fair_share(raw): ...  # write your code here
+
 
 # %% tags=["check"]
 def check_fair_share(function):
@@ -295,6 +351,7 @@ def check_fair_share(function):
 
 
 print(check_fair_share(fair_share))
+
 
 # %% tags=["solution"]
 # @title Solution of exercise 1
@@ -312,13 +369,17 @@ print(f"the patch with most attention has {fair_share(f).max():.1f} times its fa
 #
 # <details><summary>Hint</summary><code>truth[score.argmax()] == 1</code> for one slide.</details>
 
+
 # %% tags=["exercise"]
-def pointing_game(scores, truths):
-    ...  # write your code here
+def pointing_game(scores, truths): ...  # write your code here
+
 
 # %% tags=["check"]
 def check_pointing_game(function):
-    some_scores, some_truths = [np.array([0.1, 0.9]), np.array([0.8, 0.2]), np.array([0.3, 0.4])], [np.array([0, 1])] * 3
+    some_scores, some_truths = (
+        [np.array([0.1, 0.9]), np.array([0.8, 0.2]), np.array([0.3, 0.4])],
+        [np.array([0, 1])] * 3,
+    )
     answer = function(some_scores, some_truths)
     if answer is None:
         return "Not yet: the function returns nothing."
@@ -328,6 +389,7 @@ def check_pointing_game(function):
 
 
 print(check_pointing_game(pointing_game))
+
 
 # %% tags=["solution"]
 # @title Solution of exercise 2
@@ -358,4 +420,6 @@ print(f"attention points at tumour on {hits:.0%} of the tumour slides")
 # **You have been through the course.** You can now point `MIL_TUTORIAL_DATA` at your own slides, or at CAMELYON16.
 
 # %% tags=["result"]
-print(f"Key result: patch AUC {patch_auc:.3f}, attention points at tumour on {hits:.0%} of tumour slides, FROC {result.score:.3f}")
+print(
+    f"Key result: patch AUC {patch_auc:.3f}, attention points at tumour on {hits:.0%} of tumour slides, FROC {result.score:.3f}"
+)
