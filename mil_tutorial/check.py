@@ -6,10 +6,11 @@ that is cut short is noticed, a damaged tile inside it is not.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import statistics
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -256,35 +257,35 @@ def _check_picture(
 
 
 def _check_slide(
-    name: str, label: int, used: bool, files: dict[str, dict[str, Path]], encoders: Iterable[str]
+    name: str, label: int, used: bool, files: dict[str, Path], encoders: Iterable[str]
 ) -> tuple[dict[str, int], list[Finding]]:
     """Everything about one slide's files: feature size by encoder, and what is wrong."""
     found: list[Finding] = []
     dims: dict[str, int] = {}
     patches = None
-    if name in files["patches"]:
-        patches, more = _check_patches(files["patches"][name], name, used)
+    if "patches" in files:
+        patches, more = _check_patches(files["patches"], name, used)
         found += more
     geometry = patches.geometry if patches else None
     for encoder in encoders:
-        if patches and name in files[f"features {encoder}"]:
-            dims[encoder], more = _check_features(files[f"features {encoder}"][name], encoder, name, patches)
+        if patches and f"features {encoder}" in files:
+            dims[encoder], more = _check_features(files[f"features {encoder}"], encoder, name, patches)
             found += more
-    if patches and name in files["patch labels"]:
-        found += _check_labels(files["patch labels"][name], name, label, patches)
+    if patches and "patch labels" in files:
+        found += _check_labels(files["patch labels"], name, label, patches)
     for kind in ("slides", "masks"):
-        if name in files[kind]:
-            found += _check_picture(files[kind][name], kind, name, geometry)
-    if name in files["annotations"]:
+        if kind in files:
+            found += _check_picture(files[kind], kind, name, geometry)
+    if "annotations" in files:
         try:
-            annotation = read_asap_xml(files["annotations"][name])
+            annotation = read_asap_xml(files["annotations"])
             corners = np.concatenate([*annotation.tumor, np.empty((0, 2))])
             if geometry and len(corners) and (corners.min() < 0 or (corners > (geometry.width, geometry.height)).any()):
                 found.append(
                     _note(
                         "annotations",
                         name,
-                        f"{files['annotations'][name]}: some corners lie outside the slide. Does it belong to it?",
+                        f"{files['annotations']}: some corners lie outside the slide. Does it belong to it?",
                     )
                 )
             if label == 1 and not annotation.tumor:
@@ -292,7 +293,7 @@ def _check_slide(
                     _note(
                         "annotations",
                         name,
-                        f"{files['annotations'][name]}: a tumour slide without a tumour polygon; other groups: {dict(annotation.ignored)}.",
+                        f"{files['annotations']}: a tumour slide without a tumour polygon; other groups: {dict(annotation.ignored)}.",
                     )
                 )
         except DataError as error:
@@ -339,12 +340,26 @@ def _list_files(data: DataRoot, encoders: Iterable[str]) -> tuple[dict[str, dict
     return files, found
 
 
-def check_root(path: str | os.PathLike | None = None, encoder: str | None = None, progress: bool = True) -> Report:
+def _run(jobs: list[tuple], workers: int, progress: bool) -> Iterator[tuple[dict[str, int], list[Finding]]]:
+    """`_check_slide` of each job, in order; in processes if there is enough to do."""
+    if workers > 1 and len(jobs) >= 32:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            results = pool.map(_check_slide, *zip(*jobs, strict=True), chunksize=8)
+            yield from tqdm(results, desc="Checking", unit="slide", total=len(jobs), disable=not progress)
+    else:
+        for job in tqdm(jobs, desc="Checking", unit="slide", disable=not progress):
+            yield _check_slide(*job)
+
+
+def check_root(
+    path: str | os.PathLike | None = None, encoder: str | None = None, progress: bool = True, workers: int = 1
+) -> Report:
     """Check a data root.
 
     Args:
         path: as `open_data`.
         encoder: whose features to check; all by default.
+        workers: processes; a script that asks for more than one needs the usual `if __name__ == "__main__":`.
 
     Raises:
         DataError: the root itself cannot be opened, or has no such features.
@@ -366,14 +381,15 @@ def check_root(path: str | os.PathLike | None = None, encoder: str | None = None
         files["slides"] = {n: p for n, p in files["slides"].items() if n in labels}
     names = sorted(set(labels) | set(files["patches"]))
     dims: dict[str, dict[str, int]] = {e: {} for e in encoders}
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        jobs = [pool.submit(_check_slide, n, labels.get(n, -1), n in used, files, encoders) for n in names]
-        for name, job in zip(names, tqdm(jobs, desc="Checking", unit="slide", disable=not progress), strict=True):
-            slide_dims, more = job.result()
-            findings += more
-            for e, dim in slide_dims.items():
-                if dim:
-                    dims[e][name] = dim
+    jobs = [
+        (n, labels.get(n, -1), n in used, {kind: there[n] for kind, there in files.items() if n in there}, encoders)
+        for n in names
+    ]
+    for name, (slide_dims, more) in zip(names, _run(jobs, workers, progress), strict=True):
+        findings += more
+        for e, dim in slide_dims.items():
+            if dim:
+                dims[e][name] = dim
     for e, sizes in dims.items():
         usual = statistics.mode(sizes.values()) if sizes else 0
         findings += [

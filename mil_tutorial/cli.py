@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,8 +13,6 @@ from mil_tutorial.files import DataError, written_whole
 
 
 def _course(args) -> int:
-    import os
-
     from mil_tutorial.course import run_course, table
     from mil_tutorial.data import VARIABLE
 
@@ -106,7 +105,7 @@ def _camelyon16(args) -> int:
 def _check(args) -> int:
     from mil_tutorial.check import check_root, format_report
 
-    report = check_root(args.root, args.encoder)
+    report = check_root(args.root, args.encoder, workers=os.cpu_count() or 1)
     print(json.dumps(report.as_dict(), indent=1) if args.json else format_report(report))
     return int(report.spoiled)
 

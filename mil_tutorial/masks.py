@@ -7,19 +7,17 @@ are not used: whoever made them may have dropped single pixels.
 
 from __future__ import annotations
 
-import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import openslide
-import tifffile
 
 from mil_tutorial.files import DataError
 from mil_tutorial.slides import open_slide
+from mil_tutorial.tiff import TiffLevel, open_level
 
-LOSSLESS = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "ZSTD", "LZMA")
 CHUNK = 1_000_000  # pairs of patch and tile at once
 ONE_VALUE = 4096  # bytes; a compressed tile of one value is smaller than this
 
@@ -46,11 +44,9 @@ def count_pixels(mask_path: str | os.PathLike, coords: np.ndarray, side: int, va
         if not len(inside):
             return counts
         try:
-            with tifffile.TiffFile(path) as tiff, open(path, "rb") as file:
-                page = tiff.pages[0]
-                if _tiles_can_be_compared(page, mask.dimensions):
-                    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                        counts[inside] = _count_by_tiles(page, content, low[inside], high[inside], value)
+            with open_level(mask, path, 0, samples=1) as level:
+                if level is not None and level.lossless:
+                    counts[inside] = _count_by_tiles(level, low[inside], high[inside], value)
                     return counts
         except (
             Exception
@@ -74,51 +70,38 @@ def read_mask(
         ) from error
 
 
-def _tiles_can_be_compared(page: tifffile.TiffPage, size: tuple[int, int]) -> bool:
-    """Whether level 0 is lossless tiles of one grey byte a pixel, so that tifffile sees what OpenSlide sees."""
-    return (
-        page.is_tiled
-        and (page.imagewidth, page.imagelength) == size
-        and page.dtype == np.uint8
-        and page.samplesperpixel == 1
-        and page.photometric == tifffile.PHOTOMETRIC.MINISBLACK
-        and page.compression.name in LOSSLESS
-        and page.tilewidth * page.tilelength <= 2**26
-    )
+def _single_values(level: TiffLevel, tiles: np.ndarray) -> np.ndarray:
+    """The one value of each tile, int64 (k,); -1 for tiles of several values. Tiles of equal bytes are decoded once."""
+    offsets, sizes = level.offsets[tiles], level.sizes[tiles]
+    single = np.full(len(tiles), -1)
+    single[sizes == 0] = 0  # never written
+    small, how_many = np.unique(sizes[(sizes > 0) & (sizes <= ONE_VALUE)], return_counts=True)
+    for size in small[how_many >= 8]:  # a size that is rare is no plain tile's: it is decoded anyway
+        left = np.flatnonzero((sizes == size) & (offsets + size <= len(level.content)))
+        for part in np.array_split(left, -(-len(left) * size // (8 * CHUNK)) or 1):
+            bytes_of = level.content[offsets[part, None] + np.arange(size)]  # (tiles, size)
+            for _ in range(8):
+                if not len(part):
+                    break
+                same = (bytes_of == bytes_of[0]).all(1)
+                values = level.decode(int(tiles[part[0]]))
+                if (values == values.flat[0]).all():
+                    single[part[same]] = values.flat[0]
+                part, bytes_of = part[~same], bytes_of[~same]
+    return single
 
 
-def _count_by_tiles(page, content: mmap.mmap, low: np.ndarray, high: np.ndarray, value: int) -> np.ndarray:
+def _count_by_tiles(level: TiffLevel, low: np.ndarray, high: np.ndarray, value: int) -> np.ndarray:
     """`count_pixels` for rectangles [low, high), int64 (n, 2) each, that lie inside the mask and are not empty."""
-    tile = np.array([page.tilewidth, page.tilelength])
+    tile = np.array(level.tile)
     first, last = low // tile, (high - 1) // tile
-    across = -(-page.imagewidth // page.tilewidth)
     span = (last - first).max(0) + 1
     counts = np.zeros(len(low), np.int64)
     rows = max(1, CHUNK // int(span.prod()))
-    offsets, sizes = page.dataoffsets, page.databytecounts
-    known: dict[bytes, int | None] = {}  # bytes of a small tile -> its one value, or None if it has several
-
-    def decode(number: int) -> np.ndarray:
-        data = content[offsets[number] : offsets[number] + sizes[number]]
-        if len(data) < sizes[number]:
-            raise ValueError(f"tile {number} is cut off")
-        return page.decode(data, number, jpegtables=None, _fullsize=True)[0].reshape(page.tilelength, page.tilewidth)
-
-    def one_value(number: int) -> int | None:
-        """The value of a tile that has only one; None if it has several or must be looked at."""
-        if sizes[number] == 0:
-            return 0  # never written
-        if sizes[number] > ONE_VALUE:
-            return None
-        data = content[offsets[number] : offsets[number] + sizes[number]]
-        if data not in known:
-            values = decode(number)
-            known[data] = int(values.flat[0]) if (values == values.flat[0]).all() else None
-        return known[data]
 
     def count(job: tuple[int, np.ndarray]) -> list[int]:
         number, boxes = job
-        hit = decode(number) == value
+        hit = level.decode(number) == value
         return [np.count_nonzero(hit[y0:y1, x0:x1]) for x0, y0, x1, y1 in boxes.tolist()]
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -131,11 +114,10 @@ def _count_by_tiles(page, content: mmap.mmap, low: np.ndarray, high: np.ndarray,
             patch += start
             corner = place * tile
             box_low, box_high = np.maximum(low[patch] - corner, 0), np.minimum(high[patch] - corner, tile)
-            number = place[:, 1] * across + place[:, 0]
+            number = place[:, 1] * level.across + place[:, 0]
             distinct, group = np.unique(number, return_inverse=True)
-            values = [one_value(k) for k in distinct.tolist()]
-            is_value = np.array([v == value for v in values])
-            mixed = np.array([v is None for v in values])
+            single = _single_values(level, distinct)
+            is_value, mixed = single == value, single < 0
             areas = (box_high - box_low).prod(1)
             np.add.at(counts, patch, np.where(is_value[group], areas, 0))
             order = np.flatnonzero(mixed[group])

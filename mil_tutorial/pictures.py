@@ -196,8 +196,10 @@ def outline_patches(
     factor = np.array(picture.shape[1::-1]) / size_level0
     corners = np.round(coords * factor).astype(int), np.round((coords + patch_size_level0) * factor).astype(int) - 1
     colors = {k: _rgb(v) for k, v in LABEL_COLORS.items()}
+    inset = 0 if labels is None else 1  # frames of two colours must not cover each other
     for i in range(len(coords)):
         color = (40, 40, 40) if labels is None else colors[int(labels[i])]
-        cv2.rectangle(picture, corners[0][i].tolist(), corners[1][i].tolist(), color, 1 if labels is None else 2)
+        low, high = corners[0][i] + inset, corners[1][i] - inset
+        cv2.rectangle(picture, low.tolist(), high.tolist(), color, 1 + inset)
     scaled = [np.round(np.asarray(c) * factor).astype(np.int32) for c in contours]
     return cv2.polylines(picture, scaled, True, _rgb(ACCENT), 2, cv2.LINE_AA)

@@ -243,13 +243,9 @@ def locate_patches(path: str | os.PathLike, job_dir: str | os.PathLike, options:
 
 
 def encode_patches(
-    path: str | os.PathLike,
-    patches: trident.Patches,
-    target: Path,
-    encoder,
-    dtype: str = "float32",
-    device: str = "cpu",
-) -> bool:
+    path: str | os.PathLike, patches: trident.Patches, target: Path, encoder, dtype: str = "float32", device: str = "cpu",
+    progress: bool = True,
+) -> bool:  # fmt: skip
     """Write the features of a slide's patches, batch by batch; False if they are there and fit.
 
     Raises:
@@ -267,7 +263,7 @@ def encode_patches(
     with (
         open_slide(path) as slide,
         trident.new_features(target, patches, encoder.name, encoder.dim, dtype) as features,
-        tqdm(total=len(patches.coords), desc=name, unit="patch", leave=False, delay=2) as bar,
+        tqdm(total=len(patches.coords), desc=name, unit="patch", leave=False, delay=2, disable=not progress) as bar,
     ):
         done = 0
         side, size = patches.geometry.patch_size_level0, BATCH if str(device) == "cpu" else 32 * BATCH
@@ -365,7 +361,7 @@ def prepare(
             try:
                 patches = current.result()
                 target = _features_file(path, job_dir, options, encoder)
-                encode_patches(path, patches, target, encoder, options.dtype, device)
+                encode_patches(path, patches, target, encoder, options.dtype, device, progress)
             except DataError as error:
                 failures.append(str(error))
                 continue

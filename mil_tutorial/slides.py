@@ -15,6 +15,7 @@ import openslide
 
 from mil_tutorial.files import DataError
 from mil_tutorial.geometry import as_coords, grid_cells, grid_step
+from mil_tutorial.tiff import open_level
 
 BLOCK = 1024  # side in pixels of what is read from a level at once: whole tiles that stay in the cache
 SLIDE_SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".dcm", ".svslide")
@@ -173,19 +174,32 @@ def read_canvas(
     canvas = np.full(((rows.max() + 1) * px, (columns.max() + 1) * px, 3), 255, np.uint8)
     # Twice as many pixels as asked for: from the nearest level the picture differs from level 0's nearly twice as much.
     downsample = max(1.0, side / px / 2)
-    factor = slide.level_downsamples[slide.get_best_level_for_downsample(downsample * 1.01)]
-    per_block = max(1, int(BLOCK * factor / step))
+    level = slide.get_best_level_for_downsample(downsample * 1.01)
+    factor = slide.level_downsamples[level]
+    per_block = max(1, int(2 * BLOCK * factor / step))
     _, block = np.unique(rows // per_block * (columns.max() + 1) + columns // per_block, return_inverse=True)
     order = np.argsort(block, kind="stable")
     size = max(1, round(side / factor))  # of a patch in pixels of that level
 
     def lay(members: np.ndarray) -> None:
         low, high = coords[members].min(0), coords[members].max(0) + side
-        region = _read_region(slide, *low.tolist(), *(high - low).tolist(), downsample, path)
+        if tiles is None:
+            region = _read_region(slide, *low.tolist(), *(high - low).tolist(), downsample, path)
+        else:
+            region = tiles.read(
+                *np.round(low / factor).astype(int).tolist(), *np.ceil((high - low) / factor).astype(int).tolist()
+            )
         for i, (x, y) in zip(members, np.round((coords[members] - low) / factor).astype(int).tolist(), strict=True):
             r, c = rows[i] * px, columns[i] * px
             canvas[r : r + px, c : c + px] = _resize(region[y : y + size, x : x + size], px)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(pool.map(lay, np.split(order, np.flatnonzero(np.diff(block[order])) + 1)))
+    try:
+        with open_level(slide, path, level, samples=3) as tiles, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            list(pool.map(lay, np.split(order, np.flatnonzero(np.diff(block[order])) + 1)))
+    except DataError:
+        raise
+    except Exception as error:  # tifffile and its codecs report damage in many ways; each means this file is not whole
+        raise DataError(
+            f"{path}: cannot be read at level {level} ({error!s:.160}). The file is damaged. Copy it again."
+        ) from error
     return canvas, rows, columns

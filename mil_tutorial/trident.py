@@ -76,7 +76,8 @@ def read_patches(path: str | os.PathLike) -> Patches:
         if dataset.ndim != 2 or dataset.shape[1] != 2:
             raise DataError(f"{path}: 'coords' has shape {dataset.shape}, expected (n, 2). Make the coordinates again.")
         geometry = Geometry.from_attributes(dataset.attrs, path)
-        return Patches(path.stem.removesuffix("_patches"), dataset[:].astype(np.int64), geometry)
+        coords = _read_rows(dataset).astype(np.int64, copy=False)
+        return Patches(path.stem.removesuffix("_patches"), coords, geometry)
 
 
 def _features(file: h5py.File, path: Path) -> tuple[h5py.Dataset, tuple[int, int]]:
@@ -98,7 +99,7 @@ def _feature_coords(file: h5py.File, path: Path) -> np.ndarray | None:
     dataset = _dataset(file, "coords", path)
     if dataset.ndim != 2 or dataset.shape[1] != 2:
         raise DataError(f"{path}: 'coords' has shape {dataset.shape}, expected (n, 2). Make the features again.")
-    return dataset[:].astype(np.int64)
+    return _read_rows(dataset).astype(np.int64, copy=False)
 
 
 def features_header(path: str | os.PathLike) -> tuple[tuple[int, int], np.dtype, np.ndarray | None]:
@@ -130,7 +131,13 @@ def _row_runs(dataset: h5py.Dataset) -> list[tuple[int, int, int]] | None:
     TRIDENT's chunks of one row each form long runs, which HDF5 itself would read and copy one row at a time.
     """
     chunks, plist = dataset.chunks, dataset.id.get_create_plist()
-    if dataset.ndim != 2 or not dataset.size or plist.get_nfilters() or dataset.file.userblock_size:
+    if (
+        dataset.ndim != 2
+        or len(dataset) < 64
+        or not dataset.size
+        or plist.get_nfilters()
+        or dataset.file.userblock_size
+    ):
         return None
     if chunks is None:
         offset = dataset.id.get_offset()

@@ -217,19 +217,19 @@ for key, value in sorted(attributes.items()):
     print(f"  {key:22s} {value}")
 
 # %% [markdown]
-# The first five patches, read at full resolution, with the label that we will give them below:
+# `show_patches` makes a contact sheet: number and label above each patch, its place below. The labels are those that we
+# will make further down. We take every third patch:
 
 # %%
-from mil_tutorial import read_patch
+from mil_tutorial import show_patches
 
-first = [read_patch(slide, x, y, patch_size_level0, px=256) for x, y in coords[:5].tolist()]
-show_images(
-    first, [f"x={x}, y={y}\nlabel {label}" for (x, y), label in zip(coords[:5].tolist(), patch_labels[:5])], width=14
-)
+some = slice(0, 48, 3)
+show_patches(slide, coords[some], patch_size_level0, labels=patch_labels[some], columns=8)
 plt.show()
 
 # %% [markdown]
-# *What to see: five neighbours at the upper edge of the tissue.*
+# *What to see: orange frames are patches with tumour. Their nuclei are larger and paler than the lymphocytes around. Patches
+# at the edge of the tissue are half white.*
 #
 # ## Labels from the mask
 #
@@ -242,6 +242,8 @@ plt.show()
 # By hand, for three patches, counting every pixel of level 0:
 
 # %%
+import time
+
 mask = open_slide(data.mask_path(wsi_name))
 
 
@@ -262,6 +264,38 @@ by_hand = np.array([tumor_share(x, y) for x, y in some], np.float32)
 where = [coords.tolist().index(corner) for corner in some]
 assert np.allclose(labels.fraction[where], by_hand), "the package must count the same pixels"
 print(f"{(labels.label == 1).sum()} of {len(coords)} patches are tumour")
+
+# %% [markdown]
+# ### Why the package is fast, and still exact
+#
+# Counting is slow because a patch has a million pixels. But look at how the mask is stored: as small compressed **tiles**. A tile
+# of one value throughout is always compressed to the same few bytes. So equal bytes mean equal pixels, and each distinct
+# tile needs to be unpacked only once. The next cell counts them.
+
+# %%
+import tifffile
+
+with tifffile.TiffFile(data.mask_path(wsi_name)) as tiff:
+    level0 = tiff.pages[0]
+    tiles = []
+    for offset, size in zip(level0.dataoffsets, level0.databytecounts):
+        tiff.filehandle.seek(offset)
+        tiles.append(tiff.filehandle.read(size))
+print(f"{len(tiles)} tiles of {level0.tilewidth} x {level0.tilelength} pixels, but only {len(set(tiles))} different ones")
+
+# %%
+start = time.perf_counter()
+for x, y in some:
+    tumor_share(x, y)
+seconds_slow = (time.perf_counter() - start) / len(some)
+start = time.perf_counter()
+label_patches(data.mask_path(wsi_name), coords, patch_size_level0)
+seconds_fast = (time.perf_counter() - start) / len(coords)
+print(f"per patch: {seconds_slow * 1000:.2f} ms by counting, {seconds_fast * 1000:.2f} ms from distinct tiles")
+
+# %% [markdown]
+# Could we not simply read a coarse level of the mask? That is faster still, but it can be wrong: whoever made the coarse level
+# may have dropped a lesion of a few pixels. Tiles of level 0 cannot lie.
 
 # %%
 order = np.argsort(labels.fraction)
@@ -306,8 +340,6 @@ for name, (n, used) in halved.items():
 # every patch at full resolution. We do it for eight patches only, and take the time.
 
 # %%
-import time
-
 start = time.perf_counter()
 slow = []
 for x, y in coords[:8].tolist():
@@ -329,8 +361,8 @@ print(f"mean difference of a pixel: {difference:.1f} of 255")
 assert difference < 6
 
 # %% [markdown]
-# The fast way reads from a level of the pyramid whose pixels are only a little smaller than we need. Someone has averaged
-# them already. Now the same canvas with the labels on top:
+# The fast way reads from a level of the pyramid whose pixels are about half as large as we need. Someone has averaged most of
+# them already; we average the rest. One read takes many neighbours at once. Now the same canvas with the labels on top:
 
 # %%
 overlay = draw_heatmap(canvas, (labels.label == 1).astype(float), rows, columns, px=50)
@@ -341,6 +373,15 @@ plt.show()
 # *What to see: red squares lie on the tumour, green ones elsewhere. The colours are those of the original; from notebook 6
 # on we use maps that colour-blind readers can tell apart.*
 #
+# A canvas shows patches one beside the other. `draw_patches` shows where they lie on the slide, border and all:
+
+# %%
+from mil_tutorial import draw_patches
+
+show_images([draw_patches(slide, coords, patch_size_level0, labels=labels.label)], ["patches where they lie: orange tumour, blue normal"], width=9)
+plt.show()
+
+# %% [markdown]
 # ## In torchmil
 #
 # torchmil has the same two functions. Same input, same picture:
@@ -348,9 +389,9 @@ plt.show()
 # %%
 from torchmil.visualize import draw_heatmap_wsi, patches_to_canvas
 
-patches = [read_patch(slide, x, y, patch_size_level0, px=50) for x, y in coords.tolist()]
+patches = [canvas[r * 50 : r * 50 + 50, c * 50 : c * 50 + 50] for r, c in zip(rows, columns)]
 their_canvas = patches_to_canvas(patches, rows, columns, 50)
-their_overlay = draw_heatmap_wsi(their_canvas, (labels.label == 1).astype(float), 50, rows, columns)
+their_overlay = draw_heatmap_wsi(canvas, (labels.label == 1).astype(float), 50, rows, columns)
 assert np.array_equal(their_canvas, canvas)
 assert np.abs(their_overlay.astype(int) - overlay.astype(int)).max() <= 2  # their colours have more digits
 print("torchmil's canvas is ours, pixel for pixel; its overlay differs by at most 2 of 255")
@@ -363,6 +404,8 @@ print("torchmil's canvas is ours, pixel for pixel; its overlay differs by at mos
 # model for pathology does much better on real slides.
 
 # %%
+from mil_tutorial import read_patch
+
 if "efficientnet_lite0" in data.encoders:
     from mil_tutorial import load_encoder
 
@@ -380,6 +423,8 @@ if "efficientnet_lite0" in data.encoders:
 #
 # - **No microns per pixel in the file.** Then nobody knows the magnification. Our tools stop and ask for `--mpp`.
 # - **A mask with other values.** Converted masks use 1 or 255 for tumour. That is why the tumour value is always said.
+# - **Files that do not fit together**, half-written files, a slide in both splits, NaN. `mil-tutorial check <data root>` looks at
+#   everything and prints one table. Run it before you train.
 # - **A wrong name.** Errors should help. Here is one, met on purpose:
 
 # %%
