@@ -24,10 +24,11 @@ _HOMES = {
     "labels": ("PatchLabels", "label_patches", "label_patches_from_annotation"),
     "prepare": ("PrepareOptions", "prepare", "prepare_slide", "segment_tissue"),
     "encoders": ("load_encoder", "pick_device"),
-    "bags": ("TridentWSIDataset", "bags_from_arrays", "build_adjacency"),
+    "packed": ("PackedFeatures", "pack"),
+    "bags": ("TridentWSIDataset", "bags_from_arrays", "bags_in_memory", "build_adjacency"),
     "collate": ("collate_fn", "collate_packed"),
     "abmil": ("ABMIL", "MaxPool", "MeanPool"),
-    "training": ("History", "Predictions", "fit", "predict"),
+    "training": ("History", "Predictions", "balanced_sampler", "fit", "positive_weight", "predict"),
     "evaluation": ("bag_metrics", "choose_threshold", "patch_metrics"),
     "froc": ("Lesions", "froc", "lesions_from_mask"),
     "localization": (

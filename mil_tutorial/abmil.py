@@ -15,6 +15,7 @@ class MILPool(nn.Module):
 
     def __init__(self, in_dim: int, feat_ext: nn.Module | None = None):
         super().__init__()
+        self.in_dim = in_dim
         self.feat_ext = feat_ext if feat_ext is not None else nn.Identity()
         with torch.no_grad():
             self.dim = self.feat_ext(torch.zeros(1, in_dim)).shape[-1]
@@ -23,7 +24,7 @@ class MILPool(nn.Module):
     def compute_loss(self, Y: Tensor, X: Tensor, mask: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits (B,) and {name: loss}, the call that torchmil's `Trainer` makes. Y is (B,) of 0 and 1."""
         logits = self(X, mask)
-        return logits, {"BCEWithLogitsLoss": binary_cross_entropy_with_logits(logits, Y.float())}
+        return logits, {"BCEWithLogitsLoss": binary_cross_entropy_with_logits(logits.float(), Y.float())}
 
 
 class ABMIL(MILPool):
@@ -75,17 +76,14 @@ class ABMIL(MILPool):
         Returns:
             Logits (B,), and raw attention (sum of n,) if asked for.
         """
+        sizes = offsets.diff().tolist()
         h = self.feat_ext(X)  # (Σn, H)
         f = self.attention(h)  # (Σn,)
-        B = len(offsets) - 1
-        bag = torch.repeat_interleave(torch.arange(B, device=X.device), offsets.diff())  # (Σn,) bag of each patch
-        top = f.new_full((B,), -torch.inf).scatter_reduce(
-            0, bag, f.detach(), "amax"
-        )  # for a softmax that does not overflow
-        e = torch.exp(f - top[bag])  # (Σn,)
-        s = e / e.new_zeros(B).index_add(0, bag, e)[bag]  # (Σn,), sums to 1 in each bag
-        z = h.new_zeros(B, self.dim).index_add(0, bag, s.unsqueeze(-1) * h)  # (B, H)
-        logits = self.classifier(z).squeeze(-1)  # (B,)
+        z = []
+        for h_bag, f_bag in zip(h.split(sizes), f.split(sizes), strict=True):  # (n, H), (n,)
+            s = torch.softmax(f_bag, dim=0)  # (n,), sums to 1
+            z.append(s.to(h.dtype) @ h_bag)  # (H,)
+        logits = self.classifier(torch.stack(z)).squeeze(-1)  # (B,)
         return (logits, f) if return_att else logits
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
 from scipy.spatial import cKDTree
 from tensordict import TensorDict
 from torch.utils.data import Dataset
@@ -20,9 +20,37 @@ from tqdm.auto import tqdm
 
 from mil_tutorial import trident
 from mil_tutorial.files import DataError
+from mil_tutorial.geometry import grid_cells
 from mil_tutorial.labels import read_label_table, read_patch_labels
+from mil_tutorial.packed import PackedFeatures, pack, packed_folder
 
 KEYS = ("X", "Y", "y_inst", "adj", "coords")
+
+
+def _pairs_of_grid(cells: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """Neighbours (row, column), sorted, by looking into a picture of the grid; None where the grid is too wide or a place is taken twice."""
+    n, reach = len(cells), int(distance)
+    x, y = (cells - cells.min(0)).T + reach
+    width, height = int(x.max()) + reach + 1, int(y.max()) + reach + 1
+    if width * height > 64 * n + 1_000_000:
+        return None
+    picture = np.full((height, width), n, np.int32)  # n: nobody is there
+    picture[y, x] = np.arange(n)
+    if (picture[y, x] != np.arange(n)).any():
+        return None
+    dx, dy = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
+    near = (dx**2 + dy**2 <= distance**2) & ((dx != 0) | (dy != 0))
+    around = np.sort(picture.ravel()[(y * width + x)[:, None] + (dy * width + dx)[near]], axis=1)  # (n, 8)
+    real = around < n
+    return np.repeat(np.arange(n), real.sum(1)), around[real]
+
+
+def _pairs_of_tree(cells: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray]:
+    """The same for any places."""
+    pairs = cKDTree(cells).query_pairs(distance, output_type="ndarray")
+    row, column = np.concatenate([pairs, pairs[:, ::-1]]).T
+    order = np.lexsort((column, row))
+    return row[order], column[order]
 
 
 def build_adjacency(
@@ -39,25 +67,29 @@ def build_adjacency(
     Returns:
         Sparse COO float32 (n, n), coalesced. A bag of one patch is its own neighbour.
     """
-    n = len(cells)
-    pairs = cKDTree(cells).query_pairs(distance + 1e-6, output_type="ndarray") if n > 1 else np.empty((0, 2), np.int64)
-    row, column = np.concatenate([pairs, pairs[:, ::-1]]).T
-    weight = np.ones(len(row))
-    if features is not None:
-        weight = np.exp(
-            -np.linalg.norm(features[row].astype(np.float64) - features[column], axis=1) / features.shape[1]
-        )
-    if normalize:
-        degree = np.bincount(row, weight, n)
-        weight = weight / np.sqrt(degree[row] * degree[column])
+    cells = np.asarray(cells, np.int64).reshape(-1, 2)
+    n, distance = len(cells), distance + 1e-6
     if n == 1:
-        row, column, weight = np.zeros((3, 1), np.int64)
-        weight = np.ones(1)
-    ordered = coo_array((weight, (row, column)), shape=(n, n)).tocsr().tocoo()  # sorted by row, then column
-    index = torch.from_numpy(np.stack(ordered.coords).astype(np.int64))
+        row, column, weight = np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1)
+    elif n == 0:
+        row, column, weight = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    else:
+        row, column = _pairs_of_grid(cells, distance) or _pairs_of_tree(cells, distance)
+        weight = np.ones(len(row))
+        if features is not None:
+            weight = np.concatenate(
+                [
+                    np.exp(-np.linalg.norm(features[r].astype(np.float64) - features[c], axis=1) / features.shape[1])
+                    for r, c in zip(*(np.array_split(v, len(v) // 4096 + 1) for v in (row, column)), strict=True)
+                ]
+            )
+        if normalize:
+            root = np.sqrt(np.bincount(row, weight, n))
+            weight = weight / (root[row] * root[column])
     return torch.sparse_coo_tensor(
-        index, torch.from_numpy(ordered.data.astype(np.float32)), (n, n), is_coalesced=True, check_invariants=False
-    )
+        torch.from_numpy(np.stack([row, column])), torch.from_numpy(weight.astype(np.float32)), (n, n),
+        is_coalesced=True, check_invariants=False,
+    )  # fmt: skip
 
 
 class TridentWSIDataset(Dataset):
@@ -73,6 +105,8 @@ class TridentWSIDataset(Dataset):
         patch_size: not needed, the files know; if given and in conflict with them, an error.
         dist_thr, adj_with_dist, norm_adj: see `build_adjacency`.
         load_at_init: read all bags now and keep them in memory.
+        packed: True packs the features into one memory-mapped store first, if that is not done yet (see `packed`); False
+            reads TRIDENT's files; None takes a store if one is there and fits.
         wsi_name_col, wsi_label_col: columns of the CSV.
 
     `dataset[i]` is a TensorDict with X (n, D) float32, Y () float32, y_inst (n,) int64, adj sparse (n, n) float32,
@@ -89,6 +123,7 @@ class TridentWSIDataset(Dataset):
         patch_labels_path: str | os.PathLike | None = None, wsi_names: Sequence[str] | None = None, bag_keys: Sequence[str] = KEYS,
         patch_size: int | None = None, dist_thr: float | None = None, adj_with_dist: bool = False, norm_adj: bool = True,
         load_at_init: bool = False, wsi_name_col: str = "wsi_name", wsi_label_col: str = "wsi_label",
+        packed: bool | None = None,
     ):  # fmt: skip
         self.base_path = Path(base_path)
         self.features_path = self.base_path / f"features_{feature_extractor}"
@@ -122,10 +157,23 @@ class TridentWSIDataset(Dataset):
                 f"{labels_path}: no label for slide {nameless[0]} and {len(nameless) - 1} more. Add the lines."
             )
         self.bag_names = names
+        self._store = self._open_store(feature_extractor, packed)
         self._first: dict[str, tuple[int, str]] = {}  # feature size of the first slide read
         self._kept: dict[str, TensorDict] = {}
         if load_at_init:
             self._kept = {name: self._build_bag(name) for name in tqdm(names, desc="Loading bags", unit="bag")}
+
+    def _open_store(self, encoder: str, packed: bool | None) -> PackedFeatures | None:
+        if packed:
+            return pack(self.base_path, encoder)
+        folder = packed_folder(self.base_path, encoder)
+        if packed is False or not folder.exists():
+            return None
+        store = PackedFeatures(folder)
+        if why := store.changed(self.bag_names):
+            warnings.warn(f"{folder} is not used: {why}. Run `mil-tutorial pack` again, or delete it.", stacklevel=3)
+            return None
+        return store
 
     def __len__(self) -> int:
         return len(self.bag_names)
@@ -152,44 +200,65 @@ class TridentWSIDataset(Dataset):
         """Coordinates in level-0 pixels and geometry of a slide's patches."""
         return trident.read_patches(self.base_path / "patches" / f"{name}_patches.h5")
 
-    def _check_features(self, path: Path, features: np.ndarray) -> None:
-        """All slides need features of one size, all finite."""
-        dim, first = self._first.setdefault("dim", (features.shape[1], path.name))
-        if features.shape[1] != dim:
+    def _check_dim(self, path: Path, dim: int) -> None:
+        """All slides need features of one size."""
+        usual, first = self._first.setdefault("dim", (dim, path.name))
+        if dim != usual:
             raise DataError(
-                f"{path}: {features.shape[1]} features for each patch, {first} has {dim}. Use one encoder for all slides."
+                f"{path}: {dim} features for each patch, {first} has {usual}. Use one encoder for all slides."
             )
-        if not np.isfinite(features).all():
-            bad = int((~np.isfinite(features)).sum())
-            raise DataError(f"{path}: {bad} features are NaN or infinite. Make its features again.")
 
-    def _build_bag(self, name: str) -> TensorDict:
-        path = self.features_path / f"{name}.h5"
-        features, feature_coords = trident.read_features(path)
-        n = len(features)
-        if n == 0:
-            raise DataError(
-                f"{path}: slide {name} has no patches, and a bag needs at least one. Leave the slide out of the split."
-            )
-        self._check_features(path, features)
-        patches = self.read_patches(name)
-        side = patches.geometry.patch_size_level0
+    def _check_side(self, path: Path, side: int) -> None:
         if self.patch_size is not None and self.patch_size != side:
             raise DataError(
                 f"{path}: patches are {side} level-0 pixels wide, patch_size={self.patch_size} was given. Leave patch_size out."
             )
-        order = trident.match_rows(path, feature_coords, n, patches)
-        if order is not None:
-            features = features[order]
+
+    def _read_file(self, name: str, places: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """Features (n, D) and grid places (n, 2), these only if asked for, from TRIDENT's files."""
+        path = self.features_path / f"{name}.h5"
+        features, feature_coords = trident.read_features(path, coords=places)
+        self._check_dim(path, features.shape[1])
+        if bad := trident.count_bad(features):
+            raise DataError(f"{path}: {bad} features are NaN or infinite. Make its features again.")
+        if not places:
+            return features, None
+        patches = self.read_patches(name)
+        self._check_side(path, patches.geometry.patch_size_level0)
+        order = trident.match_rows(path, feature_coords, len(features), patches)
+        return features if order is None else features[order], patches.geometry.cells(patches.coords)
+
+    def _read_store(self, name: str, places: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """The same from the packed store, whose rows were checked when it was made."""
+        slide = self._store.slides[name]
+        self._check_side(self._store.folder, slide.patch_size_level0)
+        rows = slice(slide.start, slide.stop)
+        cells = grid_cells(self._store.coords[rows], slide.step_level0) if places else None
+        return self._store.features[rows], cells
+
+    def _build_bag(self, name: str) -> TensorDict:
+        places = bool({"coords", "adj", "y_inst"} & set(self.bag_keys)) or self.patch_size is not None
+        features, cells = (self._read_store if self._store else self._read_file)(name, places)
+        if len(features) == 0:
+            raise DataError(
+                f"{self.features_path / name}.h5: slide {name} has no patches, and a bag needs at least one. Leave the slide out of the split."
+            )
         bag = {"X": torch.from_numpy(features.astype(np.float32, copy=False))}
-        cells = patches.geometry.cells(patches.coords)
-        bag["coords"] = torch.from_numpy(cells)
+        if "coords" in self.bag_keys:
+            bag["coords"] = torch.from_numpy(cells)
         if "adj" in self.bag_keys:
             bag["adj"] = build_adjacency(cells, self.distance, features if self.adj_with_dist else None, self.norm_adj)
         if "y_inst" in self.bag_keys:
-            bag["y_inst"] = torch.from_numpy(read_patch_labels(self.patch_labels_path / f"{name}.h5", n))
+            labels = read_patch_labels(self.patch_labels_path / f"{name}.h5", len(features))
+            bag["y_inst"] = torch.from_numpy(labels)
         bag["Y"] = torch.tensor(float(self._label[name]))
         return TensorDict({key: bag[key] for key in self.bag_keys})
+
+
+def bags_in_memory(dataset: Dataset, device: str | torch.device = "cpu", progress: bool = True) -> ListOfBags:
+    """All bags of a dataset read once and kept, on a GPU if one is named: then no step of training waits for a disk or a bus."""
+    bags = tqdm(dataset, desc="Loading bags", unit="bag", total=len(dataset), disable=not progress)
+    return ListOfBags([bag.to(device) for bag in bags], dataset.get_bag_names())
 
 
 class ListOfBags(Dataset):

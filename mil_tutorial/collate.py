@@ -51,7 +51,8 @@ def collate_fn(bags: Sequence[TensorDict]) -> TensorDict:
             for i, value in enumerate(values):
                 padded[i, : len(value)] = value
             batch[key] = padded
-    batch["mask"] = torch.arange(N) < torch.tensor(sizes)[:, None]  # (B, N)
+    device = bags[0]["X"].device
+    batch["mask"] = torch.arange(N, device=device) < torch.tensor(sizes, device=device)[:, None]  # (B, N)
     return TensorDict(batch, batch_size=[B])
 
 
@@ -80,5 +81,5 @@ def collate_packed(bags: Sequence[TensorDict]) -> TensorDict:
         values = [bag[key] for bag in bags]
         if not values[0].is_sparse:
             batch[key] = torch.stack(values) if values[0].ndim == 0 else torch.cat(values)
-    batch["offsets"] = torch.tensor([0, *sizes]).cumsum(0)
+    batch["offsets"] = torch.tensor([0, *sizes], device=bags[0]["X"].device).cumsum(0)
     return TensorDict(batch)

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils.data import DataLoader, SequentialSampler, WeightedRandomSampler
 from tqdm.auto import tqdm
 
 from mil_tutorial.encoders import pick_device
-from mil_tutorial.files import DataError
+from mil_tutorial.files import DataError, written_whole
+
+BCE = "BCEWithLogitsLoss"  # the name that our models and torchmil's give to the loss of the bag
 
 
 @dataclass
 class History:
-    """What happened in each epoch, one entry each; `best_epoch` counts from 0."""
+    """What happened in each epoch, one entry each; `best_epoch` counts from 0, `stopped` says that patience ran out."""
 
     train_loss: list[float] = field(default_factory=list)
     val_loss: list[float] = field(default_factory=list)
     val_auc: list[float] = field(default_factory=list)
     best_epoch: int = -1
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,31 +45,77 @@ class Predictions:
     attention: list[np.ndarray]
 
 
+def balanced_sampler(labels: Sequence[int], seed: int) -> WeightedRandomSampler:
+    """A sampler for `DataLoader(sampler=...)` that draws both classes equally often, with replacement."""
+    labels = torch.as_tensor(labels).long()
+    weights = 1.0 / torch.bincount(labels, minlength=2)[labels]
+    return WeightedRandomSampler(weights.tolist(), len(labels), generator=torch.Generator().manual_seed(seed))
+
+
+def positive_weight(labels: Sequence[int]) -> float:
+    """Negatives for each positive bag: with this `pos_weight` both classes weigh the same in the loss."""
+    labels = np.asarray(labels)
+    return float((labels == 0).sum() / (labels == 1).sum())
+
+
+def pick_precision(precision: str, device: torch.device) -> torch.dtype:
+    """The type of the large products: `float32`, `bfloat16`, or `auto`, which takes bfloat16 where the processor computes in it.
+
+    Raises:
+        ValueError: another word.
+    """
+    if precision not in ("float32", "bfloat16", "auto"):
+        raise ValueError(f"precision={precision!r}, expected 'float32', 'bfloat16' or 'auto'.")
+    if precision == "auto":
+        if device.type == "cuda":
+            able = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            found = getattr(torch.cpu, "get_capabilities", dict)()
+            able = device.type == "cpu" and bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+        precision = "bfloat16" if able else "float32"
+    return getattr(torch, precision)
+
+
+class _Step:
+    """How a batch becomes logits and a loss, on one device and in one precision."""
+
+    def __init__(self, model, device: torch.device, dtype: torch.dtype, pos_weight: float | None = None):
+        self.model, self.device, self.dtype = model, device, dtype
+        self.pos_weight = None if pos_weight is None else torch.tensor(float(pos_weight), device=device)
+
+    def precision(self):
+        """Large products in the chosen precision, sums and the softmax in float32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def move(self, batch):
+        """The batch on the device; features in the chosen precision, which halves what the products read."""
+        batch = batch.to(self.device, non_blocking=True)
+        if self.dtype != torch.float32:
+            batch["X"] = batch["X"].to(self.dtype)
+        return batch
+
+    def __call__(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B,) and the loss of a batch."""
+        Y = batch["Y"]
+        with self.precision():
+            if "offsets" in batch.keys():
+                logits = self.model.forward_packed(batch["X"], batch["offsets"])
+                losses = {BCE: binary_cross_entropy_with_logits(logits.float(), Y)}
+            else:
+                logits, losses = _call(self.model.compute_loss, batch)
+        if self.pos_weight is not None:
+            if BCE not in losses:
+                raise ValueError(f"pos_weight needs a loss called {BCE}, this model has {', '.join(losses)}.")
+            losses = {**losses, BCE: binary_cross_entropy_with_logits(logits.float(), Y, pos_weight=self.pos_weight)}
+        return logits.float(), sum(losses.values())
+
+
 def _call(function: Callable, batch, **more):
     """Call a model's method with those entries of the batch that it has parameters for, as torchmil does."""
     wanted = inspect.signature(function).parameters
     return function(**{k: batch[k] for k in batch.keys() if k in wanted}, **more)
-
-
-def _loss(model, batch):
-    """Logits (B,) and the loss of a batch."""
-    if "offsets" in batch.keys():
-        logits = model.forward_packed(batch["X"], batch["offsets"])
-        return logits, torch.nn.functional.binary_cross_entropy_with_logits(logits, batch["Y"])
-    logits, losses = _call(model.compute_loss, batch)
-    return logits, sum(losses.values())
-
-
-def _explain_nan(loader: DataLoader) -> DataError:
-    """Find the bag that made the loss NaN."""
-    names = bag_names(loader)
-    for i in range(len(loader.dataset)):
-        X = loader.dataset[i]["X"]
-        if not torch.isfinite(X).all():
-            return DataError(
-                f"{names[i]}: {int((~torch.isfinite(X)).sum())} of its features are NaN or infinite. Make its features again."
-            )
-    return DataError("the loss is NaN or infinite, and all features are finite. Lower the learning rate.")
 
 
 def bag_names(loader: DataLoader) -> list[str]:
@@ -72,26 +126,114 @@ def bag_names(loader: DataLoader) -> list[str]:
 
 
 @torch.inference_mode()
-def evaluate_loss(model: torch.nn.Module, loader: DataLoader, device: torch.device) -> tuple[float, float]:
+def _explain_nan(step: _Step, loader: DataLoader) -> DataError:
+    """Find the bag that made the loss NaN."""
+    names = bag_names(loader)
+    for i in range(len(loader.dataset)):
+        X = loader.dataset[i]["X"]
+        if bad := int((~torch.isfinite(X)).sum()):
+            return DataError(f"{names[i]}: {bad} of its features are NaN or infinite. Make its features again.")
+    for i in range(len(loader.dataset)):
+        logits, loss = step(step.move(loader.collate_fn([loader.dataset[i]])))
+        if not (torch.isfinite(logits).all() and torch.isfinite(loss)):
+            return DataError(
+                f"{names[i]}: the model's answer for it is {logits.item():g}, though its features are finite."
+                " The weights have run away. Lower the learning rate."
+            )
+    return DataError("the loss was NaN or infinite once, and all features are finite. Lower the learning rate.")
+
+
+def _check_loaders(model, train: DataLoader, val: DataLoader) -> None:
+    for name, loader in (("train", train), ("val", val)):
+        if len(loader) == 0:
+            raise DataError(f"the loader {name} has no batches. Put at least one bag into the split.")
+        if not hasattr(loader.dataset, "get_bag_labels"):
+            continue
+        labels = loader.dataset.get_bag_labels()
+        odd = next((i for i, y in enumerate(labels) if y not in (0, 1)), None)
+        if odd is not None:
+            raise DataError(
+                f"{bag_names(loader)[odd]}: its label is {labels[odd]!r}, expected 0 or 1. Correct the label file."
+            )
+        if name == "train" and len(set(labels)) < 2:
+            raise DataError(
+                f"all {len(labels)} training bags, such as {bag_names(loader)[0]}, have the label {labels[0]}, so there is"
+                " nothing to learn. Check the label file and the split."
+            )
+    if hasattr(model, "in_dim"):
+        dim = train.dataset[0]["X"].shape[-1]
+        if dim != model.in_dim:
+            raise DataError(
+                f"{bag_names(train)[0]}: has {dim} features for each patch, the model was made for {model.in_dim}."
+            )
+
+
+def _mean_loss(step: _Step, loader: DataLoader) -> tuple[float, float]:
     """Mean loss over bags and AUC (NaN if only one class is there); dropout off, no gradients."""
-    model.eval()
+    step.model.eval()
     total, logits, labels = 0.0, [], []
-    for batch in loader:
-        batch = batch.to(device)
-        out, loss = _loss(model, batch)
-        if not torch.isfinite(loss):
-            raise _explain_nan(loader)
-        total += loss.item() * len(batch["Y"])
-        logits.append(out.float().cpu())
-        labels.append(batch["Y"].cpu())
+    with torch.inference_mode():
+        for batch in loader:
+            batch = step.move(batch)
+            out, loss = step(batch)
+            if not torch.isfinite(loss):
+                raise _explain_nan(step, loader)
+            total += loss.item() * len(batch["Y"])
+            logits.append(out.cpu())
+            labels.append(batch["Y"].cpu())
     y, score = torch.cat(labels).numpy(), torch.cat(logits).numpy()
     return total / len(y), float(roc_auc_score(y, score)) if 0 < y.sum() < len(y) else float("nan")
+
+
+def evaluate_loss(model: torch.nn.Module, loader: DataLoader, device: torch.device) -> tuple[float, float]:
+    """Mean loss over bags and AUC (NaN if only one class is there); dropout off, no gradients."""
+    return _mean_loss(_Step(model, device, torch.float32), loader)
+
+
+def _generators(loader: DataLoader) -> list[torch.Generator]:
+    """Those that decide on a loader's order; torch's own is saved apart."""
+    batches = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+    found = {id(g): g for o in owners if isinstance(g := getattr(o, "generator", None), torch.Generator)}
+    return list(found.values())
+
+
+def _save(folder: Path, name: str, state: dict) -> None:
+    with written_whole(folder / name) as temporary:
+        torch.save(state, temporary)
+
+
+def _load(path: Path, settings: dict) -> dict:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        changed = [k for k, v in settings.items() if state["settings"][k] != v]
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise DataError(
+            f"{path}: is no whole checkpoint of `fit` ({error!s:.120}). Delete it and train again."
+        ) from error
+    if changed:
+        key = changed[0]
+        raise DataError(
+            f"{path}: was made with {key} {state['settings'][key]}, now it is {settings[key]}. Use another folder."
+        )
+    return state
+
+
+def _log(logger, epoch: int, record: dict) -> None:
+    """To TensorBoard's SummaryWriter, or to anything with `.log(dict)`."""
+    if hasattr(logger, "add_scalar"):
+        for key, value in record.items():
+            logger.add_scalar(key, value, epoch)
+    elif logger is not None:
+        logger.log({"epoch": epoch, **record})
 
 
 def fit(
     model: torch.nn.Module, train: DataLoader, val: DataLoader, epochs: int = 20, lr: float = 2e-4, weight_decay: float = 1e-3,
     patience: int | None = None, monitor: str = "loss", device: str | torch.device | None = None, seed: int | None = None,
     optimizer: torch.optim.Optimizer | None = None, logger: object | None = None, progress: bool = True,
+    pos_weight: float | None = None, accumulate: int = 1, schedule: str | Callable | None = None, precision: str = "float32",
+    checkpoint: str | os.PathLike | None = None, resume: bool = False,
 ) -> History:  # fmt: skip
     """Train a model and leave it with the weights of its best validation epoch.
 
@@ -104,89 +246,144 @@ def fit(
         monitor: `loss` (lowest) or `auc` (highest) of the validation bags chooses the best epoch.
         device: a GPU if there is one, by default.
         seed: seeds torch before the first epoch, for dropout and for the order of a shuffling loader.
-        logger: anything with `.log(dict)`.
+        logger: TensorBoard's SummaryWriter, or anything with `.log(dict)`.
         progress: show a bar.
+        pos_weight: weight of tumour bags in the loss, see `positive_weight`; or use `balanced_sampler` in the loader.
+        accumulate: batches whose gradients are averaged for one step.
+        schedule: `cosine` lets the learning rate fall to 0 over the epochs; or a function from the optimizer to a scheduler
+            that steps once an epoch.
+        precision: `float32`, `bfloat16`, or `auto`: bfloat16 where the device gains from it.
+        checkpoint: folder for `last.pt`, written after each epoch, and `best.pt`; each is whole or absent.
+        resume: go on from `last.pt` if it is there. The weights at the end are those of an uninterrupted run.
 
     Raises:
-        DataError: a loader has no batches, only one class is in `train`, or the loss is NaN (the bag is named).
-        ValueError: another `monitor`.
+        DataError: a loader has no batches, a label is not 0 or 1, only one class is in `train`, the loss is NaN (the bag is
+            named), or the checkpoint is damaged or was made with other settings.
+        ValueError: another `monitor`, `precision` or `schedule`.
     """
     if monitor not in ("loss", "auc"):
         raise ValueError(f"monitor={monitor!r}, expected 'loss' or 'auc'.")
-    for name, loader in (("train", train), ("val", val)):
-        if len(loader) == 0:
-            raise DataError(f"the loader {name} has no batches. Put at least one bag into the split.")
-    if hasattr(train.dataset, "get_bag_labels") and len(set(train.dataset.get_bag_labels())) < 2:
-        raise DataError(
-            "all training bags have the same label, so there is nothing to learn. Check the label file and the split."
-        )
+    if not (schedule in (None, "cosine") or callable(schedule)):
+        raise ValueError(f"schedule={schedule!r}, expected 'cosine' or a function from the optimizer to a scheduler.")
+    if epochs < 1 or accumulate < 1:
+        raise ValueError(f"epochs is {epochs} and accumulate {accumulate}, expected at least 1.")
+    _check_loaders(model, train, val)
     if seed is not None:
         torch.manual_seed(seed)
     device = pick_device(device)
     model.to(device)
+    step = _Step(model, device, pick_precision(precision, device), pos_weight)
     optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    history, best_weights, best = History(), None, np.inf
-    with tqdm(range(epochs), desc="Training", unit="epoch", disable=not progress) as bar:
+    scheduler = schedule(optimizer) if callable(schedule) else None
+    if schedule == "cosine":
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    settings = {"lr": lr, "weight_decay": weight_decay, "monitor": monitor, "pos_weight": pos_weight, "accumulate": accumulate,
+                "precision": str(step.dtype), "cosine_epochs": epochs if schedule == "cosine" else None, "seed": seed}  # fmt: skip
+    folder, history, best_weights = Path(checkpoint) if checkpoint else None, History(), None
+    generators = _generators(train)
+    if folder and resume and (folder / "last.pt").exists():
+        state = _load(folder / "last.pt", settings)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if scheduler:
+            scheduler.load_state_dict(state["scheduler"])
+        for generator, value in zip(generators, state["generators"], strict=True):
+            generator.set_state(value)
+        torch.set_rng_state(state["rng"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"], device)
+        history, best_weights = History(**state["history"]), state["best"]
+
+    first = len(history.val_loss) if not history.stopped else epochs
+    with tqdm(
+        range(first, epochs), desc="Training", unit="epoch", initial=first, total=epochs, disable=not progress
+    ) as bar:
         for epoch in bar:
-            model.train()
-            total, seen = 0.0, 0
-            for batch in train:
-                batch = batch.to(device)
-                optimizer.zero_grad(set_to_none=True)
-                _, loss = _loss(model, batch)
-                if not torch.isfinite(loss):
-                    raise _explain_nan(train)
-                loss.backward()
-                optimizer.step()
-                total, seen = total + loss.item() * len(batch["Y"]), seen + len(batch["Y"])
-            val_loss, val_auc = evaluate_loss(model, val, device)
-            history.train_loss.append(total / seen)
-            history.val_loss.append(val_loss)
-            history.val_auc.append(val_auc)
-            record = {"train_loss": total / seen, "val_loss": val_loss, "val_auc": val_auc}
-            if logger is not None:
-                logger.log({"epoch": epoch, **record})
+            train_loss = _train_epoch(step, train, optimizer, accumulate, progress)
+            val_loss, val_auc = _mean_loss(step, val)
+            if scheduler:
+                scheduler.step()
+            record = {"train_loss": train_loss, "val_loss": val_loss, "val_auc": val_auc}
+            for key, value in record.items():
+                getattr(history, key).append(value)
+            _log(logger, epoch, record)
             bar.set_postfix({k: f"{v:.3f}" for k, v in record.items()})
-            cost = val_loss if monitor == "loss" else -val_auc
-            if best_weights is None or cost < best:
-                best, best_weights, history.best_epoch = cost, copy.deepcopy(model.state_dict()), epoch
-            elif patience is not None and epoch - history.best_epoch >= patience:
+            costs = history.val_loss if monitor == "loss" else [-auc for auc in history.val_auc]
+            improved = best_weights is None or costs[-1] < costs[history.best_epoch]
+            if improved:
+                best_weights, history.best_epoch = copy.deepcopy(model.state_dict()), epoch
+            history.stopped = patience is not None and epoch - history.best_epoch >= patience
+            if folder:
+                if improved:
+                    _save(folder, "best.pt", {"model": best_weights, "epoch": epoch, **record})
+                _save(folder, "last.pt", {
+                    "model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": best_weights,
+                    "scheduler": scheduler.state_dict() if scheduler else None, "history": asdict(history), "settings": settings,
+                    "generators": [g.get_state() for g in generators], "rng": torch.get_rng_state(),
+                    "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+                })  # fmt: skip
+            if history.stopped:
                 break
-    if best_weights is not None:
-        model.load_state_dict(best_weights)
+    model.load_state_dict(best_weights)
     model.eval()
     return history
 
 
+def _train_epoch(
+    step: _Step, train: DataLoader, optimizer: torch.optim.Optimizer, accumulate: int, progress: bool
+) -> float:
+    """One pass over the training bags; the mean loss over bags."""
+    step.model.train()
+    total, seen, batches = 0.0, 0, len(train)
+    bar = tqdm(train, desc="  batches", leave=False, delay=5, disable=not progress)
+    for i, batch in enumerate(bar):
+        batch = step.move(batch)
+        _, loss = step(batch)
+        value = loss.item()
+        if not np.isfinite(value):
+            raise _explain_nan(step, train)
+        if i % accumulate == 0:
+            optimizer.zero_grad(set_to_none=True)
+        group = min(accumulate, batches - i // accumulate * accumulate)  # the last group may be smaller
+        (loss / group if group > 1 else loss).backward()
+        if (i + 1) % accumulate == 0 or i + 1 == batches:
+            optimizer.step()
+        total, seen = total + value * len(batch["Y"]), seen + len(batch["Y"])
+    return total / seen
+
+
 @torch.inference_mode()
-def predict(model: torch.nn.Module, loader: DataLoader, device: str | torch.device | None = None) -> Predictions:
+def predict(
+    model: torch.nn.Module, loader: DataLoader, device: str | torch.device | None = None, precision: str = "float32"
+) -> Predictions:
     """Probabilities and attention of all bags of a loader, in order.
 
     Raises:
-        ValueError: the loader shuffles, so that names and bags would not match.
+        ValueError: the loader shuffles or drops bags, so that names and bags would not match.
+        DataError: it has no bags, or an answer is NaN (the bag is named).
     """
-    if not isinstance(getattr(loader, "sampler", None), SequentialSampler):
+    if not isinstance(getattr(loader, "sampler", None), SequentialSampler) or loader.drop_last:
         raise ValueError(
-            "this loader shuffles its bags. Make one with shuffle=False, so that names and predictions match."
+            "this loader shuffles or drops bags. Make one with shuffle=False and drop_last=False, so that names and predictions match."
         )
+    if len(loader) == 0:
+        raise DataError("the loader has no bags. Put at least one into the split.")
     device = pick_device(device)
     model.to(device).eval()
+    step = _Step(model, device, pick_precision(precision, device))
     labels, probabilities, attention = [], [], []
     for batch in loader:
-        batch = batch.to(device)
-        if "offsets" in batch.keys():
-            logits, raw = model.forward_packed(batch["X"], batch["offsets"], return_att=True)
-            attention += [a.float().cpu().numpy() for a in raw.split(batch["offsets"].diff().tolist())]
-        else:
-            logits, raw = _call(model.forward, batch, return_att=True)
-            real = (
-                batch["mask"].bool()
-                if "mask" in batch.keys()
-                else torch.ones(raw.shape, dtype=torch.bool, device=raw.device)
-            )
-            attention += [a[m].float().cpu().numpy() for a, m in zip(raw, real, strict=True)]
+        batch = step.move(batch)
+        with step.precision():
+            if "offsets" in batch.keys():
+                logits, raw = model.forward_packed(batch["X"], batch["offsets"], return_att=True)
+                attention += [a.float().cpu().numpy() for a in raw.split(batch["offsets"].diff().tolist())]
+            else:
+                logits, raw = _call(model.forward, batch, return_att=True)
+                real = batch["mask"].bool() if "mask" in batch.keys() else torch.ones_like(raw, dtype=torch.bool)
+                attention += [a[m].float().cpu().numpy() for a, m in zip(raw, real, strict=True)]
         if not torch.isfinite(logits).all():
-            raise _explain_nan(loader)
+            raise _explain_nan(step, loader)
         probabilities.append(torch.sigmoid(logits.float()).cpu())
         labels.append(batch["Y"].cpu())
     return Predictions(

@@ -110,8 +110,20 @@ def features_header(path: str | os.PathLike) -> tuple[tuple[int, int], np.dtype,
         return shape, dataset.dtype, _feature_coords(file, path)
 
 
-def read_features(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | None]:
+def features_shape(path: str | os.PathLike) -> tuple[tuple[int, int], np.dtype]:
+    """Shape (n, D) and type of a feature file. Raises as `read_features`."""
+    path = Path(path)
+    with open_h5(path) as file:
+        dataset, shape = _features(file, path)
+        return shape, dataset.dtype
+
+
+def read_features(path: str | os.PathLike, coords: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
     """Read `features_<encoder>/<slide>.h5`.
+
+    Args:
+        path: the file.
+        coords: whether to read the coordinates beside the features.
 
     Returns:
         Features (n, D) in the file's own float type, and the coordinates (n, 2) int64 beside them, None if there are none.
@@ -122,7 +134,7 @@ def read_features(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray | Non
     path = Path(path)
     with open_h5(path) as file:
         dataset, shape = _features(file, path)
-        return _read_rows(dataset).reshape(shape), _feature_coords(file, path)
+        return _read_rows(dataset).reshape(shape), _feature_coords(file, path) if coords else None
 
 
 def _row_runs(dataset: h5py.Dataset) -> list[tuple[int, int, int]] | None:
@@ -191,19 +203,19 @@ def count_bad_features(path: str | os.PathLike, block: int = 1 << 24) -> int:
             if dataset.chunks and dataset.chunks[0] > step:
                 step = dataset.chunks[0]  # a compressed chunk is unpacked whole
             flat = dataset if dataset.ndim == 2 else dataset[0]
-            return sum(_count_bad(flat[i : i + step]) for i in range(0, n, step))
+            return sum(count_bad(flat[i : i + step]) for i in range(0, n, step))
         bad, buffer = 0, np.empty((min(step, n), dim), dataset.dtype)
         with open(path, "rb", buffering=0) as raw:
             for start, end, offset in runs:
                 for i in range(start, end, step):
                     rows = buffer[: min(step, end - i)]
                     _fill(raw, offset + (i - start) * dim * dataset.dtype.itemsize, rows)
-                    bad += _count_bad(rows)
+                    bad += count_bad(rows)
         return bad
 
 
-def _count_bad(values: np.ndarray) -> int:
-    """NaN and infinite values. One pass decides the usual case: a sum of squares is finite only if every value is."""
+def count_bad(values: np.ndarray) -> int:
+    """How many values of an array are NaN or infinite. One pass decides the usual case: a sum of squares is finite only if every value is."""
     flat = np.ascontiguousarray(values).reshape(-1)
     if flat.dtype == np.float32 and np.isfinite(np.dot(flat, flat)):
         return 0

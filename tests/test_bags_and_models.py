@@ -6,6 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tensordict import TensorDict
 
 from mil_tutorial import (
@@ -195,3 +197,39 @@ def test_data_work_does_not_load_torch():
 def test_a_function_is_not_hidden_by_its_module():
     code = "import mil_tutorial.froc, mil_tutorial.prepare; from mil_tutorial import froc, prepare; assert callable(froc) and callable(prepare)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_adjacency_by_grid_and_by_tree_are_one():
+    from mil_tutorial.bags import _pairs_of_grid, _pairs_of_tree
+
+    rng = np.random.default_rng(0)
+    for distance in (1.0, np.sqrt(2), 2.3):
+        places = rng.permutation(400)[:150]
+        cells = np.stack([places % 20, places // 20], 1)
+        for a, b in zip(_pairs_of_grid(cells, distance + 1e-6), _pairs_of_tree(cells, distance + 1e-6), strict=True):
+            assert np.array_equal(a, b)
+    assert _pairs_of_grid(np.array([[0, 0], [0, 0]]), 1.5) is None, "two patches at one place"
+    assert _pairs_of_grid(np.array([[0, 0], [10**7, 10**7]]), 1.5) is None, "a grid too wide to draw"
+    far = build_adjacency(np.array([[0, 0], [10**7, 10**7], [1, 0]]), normalize=False).to_dense()
+    assert far.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
+
+
+sizes = st.lists(st.integers(1, 12), min_size=1, max_size=5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=sizes, seed=st.integers(0, 2**31 - 1), gated=st.booleans(), scale=st.sampled_from([0.01, 1.0, 30.0]))
+def test_a_bag_s_answer_is_its_own(sizes, seed, gated, scale):
+    """Whatever stands beside it, however much padding follows, in whatever order its patches come."""
+    rng = np.random.default_rng(seed)
+    bags = bags_from_arrays([rng.normal(size=(n, 5)) * scale for n in sizes], [i % 2 for i in range(len(sizes))])
+    torch.manual_seed(seed % 1000)
+    model = ABMIL(5, att_dim=4, gated=gated).eval()
+    batch, packed = collate_fn(list(bags)), collate_packed(list(bags))
+    with torch.inference_mode():
+        together = model(batch["X"], batch["mask"])
+        alone = torch.cat([model(bag["X"][None]) for bag in bags])
+        shuffled = torch.cat([model(bag["X"][torch.from_numpy(rng.permutation(len(bag["X"])))][None]) for bag in bags])
+        assert torch.allclose(together, alone, atol=1e-4 * scale + 1e-5)
+        assert torch.allclose(shuffled, alone, atol=1e-4 * scale + 1e-5)
+        assert torch.allclose(model.forward_packed(packed["X"], packed["offsets"]), alone, atol=1e-4 * scale + 1e-5)

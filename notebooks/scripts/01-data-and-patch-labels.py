@@ -281,7 +281,9 @@ with tifffile.TiffFile(data.mask_path(wsi_name)) as tiff:
     for offset, size in zip(level0.dataoffsets, level0.databytecounts):
         tiff.filehandle.seek(offset)
         tiles.append(tiff.filehandle.read(size))
-print(f"{len(tiles)} tiles of {level0.tilewidth} x {level0.tilelength} pixels, but only {len(set(tiles))} different ones")
+print(
+    f"{len(tiles)} tiles of {level0.tilewidth} x {level0.tilelength} pixels, but only {len(set(tiles))} different ones"
+)
 
 # %%
 start = time.perf_counter()
@@ -378,7 +380,11 @@ plt.show()
 # %%
 from mil_tutorial import draw_patches
 
-show_images([draw_patches(slide, coords, patch_size_level0, labels=labels.label)], ["patches where they lie: orange tumour, blue normal"], width=9)
+show_images(
+    [draw_patches(slide, coords, patch_size_level0, labels=labels.label)],
+    ["patches where they lie: orange tumour, blue normal"],
+    width=9,
+)
 plt.show()
 
 # %% [markdown]

@@ -1,0 +1,236 @@
+"""Bags and training against torchmil on the same TRIDENT files, side by side in one run: python benchmarks/training.py
+
+Opening, reading, adjacency, training with validation. Results are compared; ratios and peak memory are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import shutil
+import time
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from mil_tutorial import ABMIL, Geometry, TridentWSIDataset, collate_fn, fit, pack, trident
+from mil_tutorial.training import evaluate_loss
+
+RUN = "20x_512px_0px_overlap"
+DEFAULT_KEYS = ["X", "Y", "y_inst", "adj", "coords"]
+
+
+def make_tree(root: Path, bags: int, dim: int = 768, seed: int = 0) -> None:
+    """`bags` slides of 2 000 to 10 000 patches, in the layout that TRIDENT writes: one chunk a row."""
+    if (root / "wsi_labels.csv").exists():
+        return
+    rng = np.random.default_rng(seed)
+    run = root / RUN
+    for folder in ("patches", "features_random", "patch_labels"):
+        (run / folder).mkdir(parents=True, exist_ok=True)
+    names = [f"slide_{i:03d}" for i in range(bags)]
+    direction = rng.standard_normal(dim, np.float32)
+    for i, name in enumerate(tqdm(names, desc="Making bags", unit="bag")):
+        n = int(rng.integers(2000, 10_001))
+        g = Geometry.for_slide(mpp=0.243, width=1024 * 120, height=1024 * 120, magnification=20, patch_size=512)
+        coords = g.grid()[rng.permutation(120 * 120)[:n]]
+        coords = coords[np.lexsort((coords[:, 0], coords[:, 1]))]
+        trident.write_patches(run / "patches" / f"{name}_patches.h5", coords, g)
+        features = rng.standard_normal((n, dim), np.float32)
+        tumor = np.zeros(n, np.int8)
+        if i % 2:
+            tumor[rng.permutation(n)[: n // 20]] = 1
+            features[tumor == 1] += 0.3 * direction
+        with h5py.File(run / "features_random" / f"{name}.h5", "w") as file:
+            file.create_dataset("features", data=features, chunks=(1, dim), maxshape=(None, dim))
+            file.create_dataset("coords", data=coords, chunks=(1, 2), maxshape=(None, 2))
+        with h5py.File(run / "patch_labels" / f"{name}.h5", "w") as file:
+            file.create_dataset("patch_labels", data=tumor)
+    pd.DataFrame({"wsi_name": names, "wsi_label": [i % 2 for i in range(bags)]}).to_csv(
+        root / "wsi_labels.csv", index=False
+    )
+
+
+def ours(root: Path, keys, **more) -> TridentWSIDataset:
+    return TridentWSIDataset(root / RUN, root / "wsi_labels.csv", "random", bag_keys=keys, **more)
+
+
+def theirs(root: Path, keys, **more):
+    from torchmil.datasets import TridentWSIDataset as Theirs
+
+    return Theirs(
+        base_path=f"{root / RUN}/", labels_path=str(root / "wsi_labels.csv"), feature_extractor="random", bag_keys=keys,
+        patch_labels_path=f"{root / RUN}/patch_labels/", patch_size=1024, wsi_name_col="wsi_name", wsi_label_col="wsi_label",
+        **more,
+    )  # fmt: skip
+
+
+def seconds(function) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def report(what: str, fast: float, slow: float, unit: str = "bags/s", note: str = "") -> None:
+    print(f"{what:44} ours {fast:9.1f}  torchmil {slow:7.2f} {unit}   ratio {fast / slow:7.1f}   {note}", flush=True)
+
+
+def read_all(dataset) -> None:
+    """Every bag once, every feature touched."""
+    for i in range(len(dataset)):
+        dataset[i]["X"].sum()
+
+
+def opening(root: Path) -> None:
+    def first(make):
+        return make(root, DEFAULT_KEYS)[0]
+
+    fast, slow = seconds(lambda: first(ours)), seconds(lambda: first(theirs))
+    report("open, first bag (its defaults: loads all)", 1 / fast, 1 / slow, "times/s")
+    fast = seconds(lambda: ours(root, DEFAULT_KEYS)[0])
+    slow = seconds(lambda: theirs(root, DEFAULT_KEYS, load_at_init=False)[0])
+    report("open, first bag (load_at_init=False)", 1 / fast, 1 / slow, "times/s")
+
+
+def reading(root: Path) -> None:
+    for keys, what in ((["X", "Y"], "X, Y"), (DEFAULT_KEYS, "all keys")):
+        slow = seconds(lambda k=keys: read_all(theirs(root, k, load_at_init=False)))
+        plain = seconds(lambda k=keys: read_all(ours(root, k, packed=False)))
+        n = len(ours(root, keys))
+        report(f"read every bag, {what}, TRIDENT's files", n / plain, n / slow)
+        pack(root / RUN, "random", progress=False)
+        packed = ours(root, keys)
+        assert packed._store is not None
+        fast = seconds(lambda d=packed: read_all(d))
+        report(f"read every bag, {what}, packed", n / fast, n / slow)
+        build = seconds(lambda d=packed: [d[i] for i in range(len(d))])
+        report(f"  without touching the features, {what}", n / build, n / slow)
+
+
+def adjacency(root: Path) -> None:
+    from mil_tutorial import build_adjacency
+
+    their = theirs(root, DEFAULT_KEYS, load_at_init=False)
+    our = ours(root, DEFAULT_KEYS)
+    cells = [our[i]["coords"].numpy() for i in range(6)]
+    features = [our[i]["X"].numpy() for i in range(6)]
+    slow = fast = 0.0
+    for c, X in zip(cells, features, strict=True):
+        start = time.perf_counter()
+        index, _, weight = their._build_adj({"coords": c, "X": X})
+        slow += time.perf_counter() - start
+        start = time.perf_counter()
+        A = build_adjacency(c)
+        fast += time.perf_counter() - start
+        T = torch.sparse_coo_tensor(
+            torch.as_tensor(np.asarray(index)), torch.as_tensor(np.asarray(weight)), (len(c),) * 2
+        )
+        T = T.coalesce()
+        assert torch.equal(A.indices(), T.indices()) and torch.allclose(A.values(), T.values().float(), atol=1e-6)
+    report("adjacency", len(cells) / fast, len(cells) / slow, "bags/s", "the same matrices")
+
+
+def in_process(function, *arguments):
+    """Run in a process of its own, so that its peak memory is its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _loaders(dataset, n_train: int, collate):
+    indices = [list(range(n_train)), list(range(n_train, len(dataset)))]
+    parts = [torch.utils.data.Subset(dataset, i) for i in indices]
+    return [DataLoader(p, batch_size=1, collate_fn=collate) for p in parts]
+
+
+def train_theirs(root: Path, keys, epochs: int):
+    """torchmil's dataset in memory, its collate and its Trainer; validation in each epoch."""
+    import torchmetrics
+    from torchmil.data import collate_fn as their_collate
+    from torchmil.models import ABMIL as Theirs
+    from torchmil.utils import Trainer
+
+    warnings.simplefilter("ignore")
+    dataset = theirs(root, keys)
+    train, val = _loaders(dataset, len(dataset) * 3 // 4, lambda bags: _squeeze(their_collate(bags)))
+    torch.manual_seed(0)
+    model = ABMIL(768)
+    twin = Theirs(in_shape=(768,))
+    del twin  # the same architecture; ours is trained in both, so that the losses can be compared
+    trainer = Trainer(
+        model, torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=1e-3), obj_metric="acc", device="cpu", verbose=False,
+        metrics_dict={"acc": torchmetrics.Accuracy(task="binary")}, disable_pbar=True,
+    )  # fmt: skip
+    trainer.train(1, train, val)
+    start = time.perf_counter()
+    trainer.train(epochs, train, val)
+    took = time.perf_counter() - start
+    return epochs * len(dataset) / took, evaluate_loss(model, val, torch.device("cpu"))[0], _peak()
+
+
+def _squeeze(batch):
+    batch["Y"] = batch["Y"].reshape(-1).float()
+    return batch
+
+
+def train_ours(root: Path, keys, epochs: int, precision: str):
+    """The packed store, our collate and `fit`."""
+    dataset = ours(root, keys)
+    train, val = _loaders(dataset, len(dataset) * 3 // 4, collate_fn)
+    torch.manual_seed(0)
+    model = ABMIL(768)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=1e-3)
+    options = {"device": "cpu", "progress": False, "precision": precision, "optimizer": optimizer}
+    fit(model, train, val, epochs=1, **options)
+    start = time.perf_counter()
+    history = fit(model, train, val, epochs=epochs, **options)
+    took = time.perf_counter() - start
+    return epochs * len(dataset) / took, history.val_loss[-1], _peak()
+
+
+def training(root: Path, epochs: int) -> None:
+    for keys, what in ((["X", "Y"], "X, Y"), (DEFAULT_KEYS, "all keys")):
+        slow, loss, memory = in_process(train_theirs, root, keys, epochs)
+        for precision in ("float32", "auto"):
+            fast, our_loss, our_memory = in_process(train_ours, root, keys, epochs, precision)
+            note = f"last validation loss {our_loss:.5f} and {loss:.5f}; peak memory with mapped pages {our_memory:.1f} and {memory:.1f} GB"
+            report(f"training and validation, {what}, {precision}", fast, slow, note=note)
+            assert precision != "float32" or abs(loss - our_loss) < 1e-4, "the losses differ"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("build/benchmarks"))
+    parser.add_argument("--bags", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--only", choices=["opening", "reading", "adjacency", "training"])
+    parser.add_argument("--clean", action="store_true", help="remove what was made, at the end")
+    args = parser.parse_args()
+    root = args.folder / f"bags_{args.bags}"
+    make_tree(root, args.bags)
+    warnings.simplefilter("ignore")
+    parts = {
+        "opening": lambda: opening(root),
+        "reading": lambda: reading(root),
+        "adjacency": lambda: adjacency(root),
+        "training": lambda: training(root, args.epochs),
+    }
+    for name, part in parts.items():
+        if args.only in (None, name):
+            part()
+    if args.clean:
+        shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""A feature folder as one contiguous, memory-mapped store: packed once, opened in milliseconds, shared by all processes.
+
+`packed_<encoder>/` beside the feature folder holds two plain NumPy files, `features.npy` (all patches, D) and `coords.npy`
+(all patches, 2), and `index.json`: which rows belong to which slide, and from which files they came.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from mil_tutorial import trident
+from mil_tutorial.files import DataError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PackedSlide:
+    """Rows [start, stop) of the store are one slide's; `step_level0` and `patch_size_level0` are its grid's, in level-0 pixels."""
+
+    name: str
+    start: int
+    stop: int
+    step_level0: int
+    patch_size_level0: int
+    sources: tuple[tuple[str, int, int], ...]  # path below the run folder, bytes, time of change in ns
+
+
+class PackedFeatures:
+    """An opened store. It holds no features in memory, and is passed to other processes as a path.
+
+    Attributes:
+        folder: of the store.
+        dim: feature size D.
+        slides: `PackedSlide` by name.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        path = self.folder / "index.json"
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+            if index["format"] != FORMAT:
+                raise ValueError(f"format {index['format']}")
+            self.dim = int(index["dim"])
+            self.slides = {
+                s["name"]: PackedSlide(**{**s, "sources": tuple(map(tuple, s["sources"]))}) for s in index["slides"]
+            }
+            total = max((s.stop for s in self.slides.values()), default=0)
+            shapes = (self._map("features").shape, self._map("coords").shape)
+            if shapes != ((total, self.dim), (total, 2)):
+                raise ValueError(f"arrays of shapes {shapes} for {total} patches")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.folder}: is no whole store ({error!s:.120}). Delete it and run `mil-tutorial pack`."
+            ) from error
+
+    def _map(self, name: str) -> np.ndarray:
+        # Copy on write: PyTorch wants writable memory, and the file must not change.
+        return np.load(self.folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """All features, (patches, D) float16 or float32, mapped."""
+        return self._map("features")
+
+    @cached_property
+    def coords(self) -> np.ndarray:
+        """All corners, (patches, 2) int64 level-0 pixels, mapped."""
+        return self._map("coords")
+
+    def __getstate__(self) -> dict:
+        state = dict(self.__dict__)
+        for name in ("features", "coords"):
+            state.pop(name, None)  # pickled, a map would become a copy
+        return state
+
+    def changed(self, names: Sequence[str]) -> str:
+        """The first file that is not what it was when it was packed, or slide that is not packed; "" if all are."""
+        run = self.folder.parent
+        for name in names:
+            if name not in self.slides:
+                return f"slide {name} is not in it"
+            for file, size, changed in self.slides[name].sources:
+                try:
+                    now = os.stat(run / file)
+                except OSError:
+                    return f"{run / file} is gone"
+                if (now.st_size, now.st_mtime_ns) != (size, changed):
+                    return f"{run / file} has changed since"
+        return ""
+
+
+def packed_folder(run: str | os.PathLike, encoder: str) -> Path:
+    """Where the store of an encoder's features lies in a run folder."""
+    return Path(run) / f"packed_{encoder}"
+
+
+def _source(run: Path, path: Path) -> tuple[str, int, int]:
+    found = os.stat(path)
+    return path.relative_to(run).as_posix(), found.st_size, found.st_mtime_ns
+
+
+def _write_header(file, shape: tuple[int, int], dtype: np.dtype) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def pack(run: str | os.PathLike, encoder: str, progress: bool = True) -> PackedFeatures:
+    """Pack the features of all slides of a run into one store, or take the store that is there if nothing has changed.
+
+    Rows are matched with the patches by coordinate, and checked for NaN, once and for all. The store appears when it is
+    complete; an interrupted run leaves none.
+
+    Raises:
+        DataError: no features, or a file is damaged or does not fit; the message names it.
+    """
+    run = Path(run)
+    source, target = run / f"features_{encoder}", packed_folder(run, encoder)
+    files = {p.stem: p for p in sorted(source.glob("[!.]*.h5"))}
+    if not files:
+        raise DataError(
+            f"{source}: no features here. Run TRIDENT or `mil-tutorial prepare` first, or check the encoder's name."
+        )
+    if target.exists():
+        try:
+            store = PackedFeatures(target)
+            if set(store.slides) == set(files) and not store.changed(list(files)):
+                return store
+        except DataError:
+            pass  # made anew below
+    for left in run.glob(f".packed_{encoder}.*"):
+        if time.time() - left.stat().st_mtime > 86_400:  # of a run that was killed; a younger one may be alive
+            shutil.rmtree(left, ignore_errors=True)
+    headers = {name: trident.features_shape(path) for name, path in files.items()}
+    dims = {shape[1] for shape, _ in headers.values() if shape[0]}
+    if len(dims) > 1:
+        usual = max(dims, key=[s[1] for s, _ in headers.values()].count)
+        odd = next(n for n, (s, _) in headers.items() if s[0] and s[1] != usual)
+        raise DataError(
+            f"{files[odd]}: {headers[odd][0][1]} features for each patch, others have {usual}. Use one encoder."
+        )
+    total, dim = sum(s[0] for s, _ in headers.values()), dims.pop() if dims else 0
+    dtype = np.result_type(*(d for _, d in headers.values()))
+    temporary = run / f".packed_{encoder}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    try:
+        temporary.mkdir()
+        slides = []
+        with open(temporary / "features.npy", "wb") as out, open(temporary / "coords.npy", "wb") as out_coords:
+            _write_header(out, (total, dim), dtype)
+            _write_header(out_coords, (total, 2), np.int64)
+            start = 0
+            for name, path in tqdm(files.items(), desc="Packing", unit="slide", disable=not progress):
+                patches_file = run / "patches" / f"{name}_patches.h5"
+                sources = (_source(run, path), _source(run, patches_file)) if patches_file.exists() else ()
+                patches = trident.read_patches(patches_file)
+                features, coords = trident.read_features(path)
+                order = trident.match_rows(path, coords, len(features), patches)
+                if bad := trident.count_bad(features):
+                    raise DataError(f"{path}: {bad} features are NaN or infinite. Make its features again.")
+                features = features if order is None else features[order]
+                out.write(np.ascontiguousarray(features, dtype).data)
+                out_coords.write(np.ascontiguousarray(patches.coords, np.int64).data)
+                g, stop = patches.geometry, start + len(features)
+                slides.append(PackedSlide(name, start, stop, g.step_level0, g.patch_size_level0, sources))
+                start = stop
+        index = {"format": FORMAT, "encoder": encoder, "dim": dim, "slides": [vars(s) for s in slides]}
+        (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        if target.exists():
+            old = run / f".packed_{encoder}.old.{uuid.uuid4().hex[:8]}"
+            os.replace(target, old)
+            shutil.rmtree(old, ignore_errors=True)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written ({error!s:.120}). Check the free space and your rights there."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return PackedFeatures(target)
