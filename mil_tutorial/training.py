@@ -143,8 +143,10 @@ def _explain_nan(step: _Step, loader: DataLoader) -> DataError:
     return DataError("the loss was NaN or infinite once, and all features are finite. Lower the learning rate.")
 
 
-def _check_loaders(model, train: DataLoader, val: DataLoader) -> None:
+def _check_loaders(model, train: DataLoader, val: DataLoader | None) -> None:
     for name, loader in (("train", train), ("val", val)):
+        if loader is None:
+            continue
         if len(loader) == 0:
             raise DataError(f"the loader {name} has no batches. Put at least one bag into the split.")
         if not hasattr(loader.dataset, "get_bag_labels"):
@@ -229,7 +231,7 @@ def _log(logger, epoch: int, record: dict) -> None:
 
 
 def fit(
-    model: torch.nn.Module, train: DataLoader, val: DataLoader, epochs: int = 20, lr: float = 2e-4, weight_decay: float = 1e-3,
+    model: torch.nn.Module, train: DataLoader, val: DataLoader | None, epochs: int = 20, lr: float = 2e-4, weight_decay: float = 1e-3,
     patience: int | None = None, monitor: str = "loss", device: str | torch.device | None = None, seed: int | None = None,
     optimizer: torch.optim.Optimizer | None = None, logger: object | None = None, progress: bool = True,
     pos_weight: float | None = None, accumulate: int = 1, schedule: str | Callable | None = None, precision: str = "float32",
@@ -239,7 +241,7 @@ def fit(
 
     Args:
         model: has `compute_loss(Y, X, mask) -> (logits, {name: loss})`, or `forward_packed` for packed batches.
-        train, val: loaders of batches; `val` never holds test slides.
+        train, val: loaders of batches; `val` never holds test slides. Without validation bags, None, the last epoch counts.
         epochs: how often every training bag is seen.
         lr, weight_decay: of AdamW, unless an `optimizer` is given.
         patience: stop after this many epochs without improvement; never by default.
@@ -265,6 +267,8 @@ def fit(
         raise ValueError(f"monitor={monitor!r}, expected 'loss' or 'auc'.")
     if not (schedule in (None, "cosine") or callable(schedule)):
         raise ValueError(f"schedule={schedule!r}, expected 'cosine' or a function from the optimizer to a scheduler.")
+    if val is None and patience is not None:
+        raise ValueError("patience needs validation bags: give a loader as val.")
     if epochs < 1 or accumulate < 1:
         raise ValueError(f"epochs is {epochs} and accumulate {accumulate}, expected at least 1.")
     _check_loaders(model, train, val)
@@ -300,7 +304,7 @@ def fit(
     ) as bar:
         for epoch in bar:
             train_loss = _train_epoch(step, train, optimizer, accumulate, progress)
-            val_loss, val_auc = _mean_loss(step, val)
+            val_loss, val_auc = _mean_loss(step, val) if val else (float("nan"), float("nan"))
             if scheduler:
                 scheduler.step()
             record = {"train_loss": train_loss, "val_loss": val_loss, "val_auc": val_auc}
@@ -309,7 +313,7 @@ def fit(
             _log(logger, epoch, record)
             bar.set_postfix({k: f"{v:.3f}" for k, v in record.items()})
             costs = history.val_loss if monitor == "loss" else [-auc for auc in history.val_auc]
-            improved = best_weights is None or costs[-1] < costs[history.best_epoch]
+            improved = val is None or best_weights is None or costs[-1] < costs[history.best_epoch]
             if improved:
                 best_weights, history.best_epoch = copy.deepcopy(model.state_dict()), epoch
             history.stopped = patience is not None and epoch - history.best_epoch >= patience
@@ -335,20 +339,22 @@ def _train_epoch(
     """One pass over the training bags; the mean loss over bags."""
     step.model.train()
     total, seen, batches = 0.0, 0, len(train)
-    bar = tqdm(train, desc="  batches", leave=False, delay=5, disable=not progress)
-    for i, batch in enumerate(bar):
-        batch = step.move(batch)
-        _, loss = step(batch)
-        value = loss.item()
-        if not np.isfinite(value):
-            raise _explain_nan(step, train)
-        if i % accumulate == 0:
-            optimizer.zero_grad(set_to_none=True)
-        group = min(accumulate, batches - i // accumulate * accumulate)  # the last group may be smaller
-        (loss / group if group > 1 else loss).backward()
-        if (i + 1) % accumulate == 0 or i + 1 == batches:
-            optimizer.step()
-        total, seen = total + value * len(batch["Y"]), seen + len(batch["Y"])
+    # The bar does not wrap the loader: tqdm would ask it for an iterator once more, and so change the order of the bags.
+    with tqdm(total=batches, desc="  batches", leave=False, delay=5, disable=not progress) as bar:
+        for i, batch in enumerate(train):
+            batch = step.move(batch)
+            _, loss = step(batch)
+            value = loss.item()
+            if not np.isfinite(value):
+                raise _explain_nan(step, train)
+            if i % accumulate == 0:
+                optimizer.zero_grad(set_to_none=True)
+            group = min(accumulate, batches - i // accumulate * accumulate)  # the last group may be smaller
+            (loss / group if group > 1 else loss).backward()
+            if (i + 1) % accumulate == 0 or i + 1 == batches:
+                optimizer.step()
+            total, seen = total + value * len(batch["Y"]), seen + len(batch["Y"])
+            bar.update()
     return total / seen
 
 

@@ -388,3 +388,27 @@ def test_predict_refuses_loaders_that_lose_bags():
         predict(ABMIL(8), DataLoader(easy_bags(5), batch_size=2, drop_last=True, collate_fn=collate_fn), "cpu")
     with pytest.raises(DataError, match="no bags"):
         predict(ABMIL(8), loader(easy_bags(5).subset([])), "cpu")
+
+
+def test_fit_is_the_plain_loop():
+    """The same bags in the same order, the same losses."""
+    torch.manual_seed(0)
+    model = ABMIL(8)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    plain = []
+    order = loader(easy_bags(), 7)
+    for _ in range(3):
+        losses = []
+        for batch in order:
+            loss = model.compute_loss(batch["Y"], batch["X"], batch["mask"])[1]["BCEWithLogitsLoss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        plain.append(np.mean(losses))
+    for progress in (False, True):
+        torch.manual_seed(0)
+        model = ABMIL(8)
+        history = fit(model, loader(easy_bags(), 7), loader(easy_bags(4)), epochs=3, device="cpu", progress=progress,
+                      optimizer=torch.optim.Adam(model.parameters(), lr=1e-3))  # fmt: skip
+        assert np.allclose(history.train_loss, plain, atol=1e-6)
