@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 #   make course PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 
-.PHONY: course test env lab notebooks figures lint fixture bench clean help
+.PHONY: course test env lab notebooks figures lint fixture bench kill clean help
 .DEFAULT_GOAL := help
 
 help:            ## show the targets
@@ -42,6 +42,15 @@ lint: env        ## ruff
 
 fixture: env     ## draw all synthetic slides and compare them with what ships
 	$(BIN)/mil-tutorial fixture --all --verify
+
+bench: env       ## the timings of benchmarks/README.md (half an hour; needs 12 GB of disk)
+	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/classic.py
+	$(BIN)/python benchmarks/gpu.py
+
+kill: env        ## stop training at twenty random moments and resume it
+	MIL_TUTORIAL_KILLS=20 $(BIN)/python -m pytest -k killed_at_random_moments tests/test_training_and_evaluation.py
 
 clean:           ## remove what was built, not the drawn slides in the cache folder
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

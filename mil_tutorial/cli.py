@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from mil_tutorial import __version__
-from mil_tutorial.files import DataError, written_whole
+from mil_tutorial.files import DataError, check_writable, written_whole
 
 
 def _course(args) -> int:
@@ -163,10 +163,13 @@ def _train(args) -> int:
 
     from mil_tutorial.abmil import ABMIL
     from mil_tutorial.evaluation import choose_threshold
-    from mil_tutorial.training import fit, predict
+    from mil_tutorial.training import fit, positive_weight, predict
 
     if args.epochs < 1 or not 0 < args.lr < 10 or args.seed < 0:
         raise DataError("expected --epochs of at least 1, --lr above 0 and --seed of at least 0.")
+    if args.resume and not args.checkpoint:
+        raise DataError("--resume goes on from a folder: name it with --checkpoint.")
+    check_writable(args.out)  # before training, not after
     data, encoder = _encoder_and_data(args)
     dataset = _dataset(data, encoder, "train")
     labels = dataset.get_bag_labels()
@@ -187,6 +190,13 @@ def _train(args) -> int:
         epochs=args.epochs,
         lr=args.lr,
         patience=args.patience,
+        seed=args.seed,
+        precision=args.precision,
+        accumulate=args.accumulate,
+        schedule=args.schedule,
+        pos_weight=positive_weight([labels[i] for i in train]) if args.balance else None,
+        checkpoint=args.checkpoint,
+        resume=args.resume,
     )
     validation = predict(model, val_loader)
     threshold = choose_threshold(validation.Y, validation.prob)
@@ -396,6 +406,13 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--patience", type=int, help="stop after this many epochs without improvement")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--gated", action="store_true", help="gated attention")
+    p.add_argument("--balance", action="store_true", help="weigh tumour bags so that both classes count the same")
+    p.add_argument("--accumulate", type=int, default=1, help="bags whose gradients are averaged for one step")
+    p.add_argument("--schedule", choices=["cosine"], help="let the learning rate fall over the epochs")
+    p.add_argument("--precision", choices=["float32", "bfloat16", "auto"], default="float32",
+                   help="auto computes in 16 bits where the device gains from it")  # fmt: skip
+    p.add_argument("--checkpoint", help="folder for last.pt and best.pt, written after each epoch")
+    p.add_argument("--resume", action="store_true", help="go on from the last.pt of --checkpoint")
     p.add_argument("--out", default="build/abmil.pt", help="checkpoint to write")
 
     p = command("evaluate", _evaluate, "Score a checkpoint on the test slides.")

@@ -6,6 +6,7 @@ Every file of this package is written to a temporary name in the same folder and
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,3 +44,22 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Try to write beside `path`, so that long work does not end in vain.
+
+    Raises:
+        DataError: the folder cannot be made or written to, or `path` is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected the name of a file to write. Give one.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"{path.parent}: cannot be written to ({error.strerror}). Choose a folder you may write to."
+        ) from error

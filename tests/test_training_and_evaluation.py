@@ -247,7 +247,7 @@ torch.save(model.state_dict(), {out!r})
 
 
 def test_killed_at_random_moments_and_resumed(tmp_path):
-    """Five moments here; `make test-kill` tries twenty."""
+    """Five moments here; `make kill` tries twenty."""
     import os
     import subprocess
     import sys
