@@ -246,7 +246,7 @@ def _load_checkpoint(path):
 
 
 def _evaluate(args) -> int:
-    from mil_tutorial.evaluation import bag_metrics
+    from mil_tutorial.evaluation import as_json, bag_metrics
     from mil_tutorial.training import predict
 
     model, state = _load_checkpoint(args.checkpoint)
@@ -257,7 +257,7 @@ def _evaluate(args) -> int:
     found = predict(model, _loader(dataset))
     metrics = bag_metrics(found.Y, found.prob, threshold=state["threshold"])
     if args.json:
-        print(json.dumps({k: vars(v) for k, v in metrics.items()}, indent=1))
+        print(json.dumps(as_json(metrics), indent=1))
     else:
         print(
             f"{len(found.names)} test slides, threshold {state['threshold']:.3f} chosen on validation slides; 95 % intervals over slides"

@@ -1,16 +1,18 @@
-"""How good is a model on bags it has not seen: metrics with intervals, and the threshold that goes with them."""
+"""How good is a model on bags it has not seen: metrics with intervals, calibration, comparison of models."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn import metrics
+from scipy import optimize, special, stats
+from sklearn.metrics import roc_curve
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % bootstrap interval."""
+    """A value with its 95 % interval."""
 
     value: float
     low: float
@@ -31,25 +33,121 @@ def _check_scores(y_true, y_score) -> tuple[np.ndarray, np.ndarray]:
     return y.astype(np.int64), score
 
 
-def _values(y, score, threshold) -> dict[str, float]:
-    said = (score > threshold).astype(int)
-    out = {
-        "accuracy": metrics.accuracy_score(y, said),
-        "balanced_accuracy": np.mean([np.mean(said[y == c] == c) for c in np.unique(y)]),
-        "f1": metrics.f1_score(y, said, zero_division=0),
-        "sensitivity": metrics.recall_score(y, said, zero_division=np.nan),
-        "specificity": metrics.recall_score(y, said, pos_label=0, zero_division=np.nan),
-    }
+def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b, NaN where b is 0."""
+    return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, np.nan), where=b > 0)
+
+
+def _auc(y: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of pairs (tumour, normal) in the right order, ties counting half, for each row of weights (B, n)."""
+    positive, negative = score[y == 1], score[y == 0]
+    order = np.sign(positive[:, None] - negative[None]) / 2 + 0.5  # (P, N): 1, 1/2 or 0
+    p, n = weights[:, y == 1], weights[:, y == 0]
+    return _divide(np.einsum("bp,bp->b", p, n @ order.T), p.sum(1) * n.sum(1))
+
+
+def _curve(y: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """True and false positives (B, k) at each distinct score as the threshold, from the highest."""
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # the last of those that tie
+    w = weights[:, order]
+    return np.cumsum(w * (y[order] == 1), 1)[:, last], np.cumsum(w * (y[order] == 0), 1)[:, last]
+
+
+def _average_precision(y, score, weights):
+    tp, fp = _curve(y, score, weights)
+    recall = _divide(tp, tp[:, -1:])
+    return (np.diff(recall, axis=1, prepend=0) * np.nan_to_num(_divide(tp, tp + fp))).sum(1)
+
+
+def _sensitivity_at(y, score, weights, specificity):
+    """The highest sensitivity of a threshold whose specificity is at least this."""
+    tp, fp = _curve(y, score, weights)
+    allowed = fp <= (1 - specificity) * fp[:, -1:] + 1e-9
+    return np.max(np.where(allowed, _divide(tp, tp[:, -1:]), 0.0), axis=1)
+
+
+def _calibration_error(y, prob, weights, bins=10):
+    """Expected calibration error: the gap between probability and frequency, over bins of equal width, weighed by their bags."""
+    place = np.minimum((prob * bins).astype(int), bins - 1)
+    inside = np.eye(bins)[place]  # (n, bins)
+    gap = np.abs((weights * (prob - y)) @ inside)  # (B, bins): bags times the gap of their means
+    return gap.sum(1) / weights.sum(1)
+
+
+def _values(y, score, threshold, weights, specificity) -> dict[str, np.ndarray]:
+    """Each metric for each row of weights (B, n): how often a bag was drawn."""
+    said, total = score > threshold, weights.sum(1)
+    tp, fp, fn, tn = (
+        weights[:, m].sum(1) for m in (said & (y == 1), said & (y == 0), ~said & (y == 1), ~said & (y == 0))
+    )
+    sensitivity, specific = _divide(tp, tp + fn), _divide(tn, tn + fp)
     both = 0 < y.sum() < len(y)
-    out["auc"] = metrics.roc_auc_score(y, score) if both else np.nan
-    out["average_precision"] = metrics.average_precision_score(y, score) if both else np.nan
+    nothing = np.full(len(weights), np.nan)
+    out = {
+        "accuracy": (tp + tn) / total,
+        "balanced_accuracy": np.nanmean([sensitivity, specific], axis=0),
+        "f1": np.nan_to_num(_divide(2 * tp, 2 * tp + fp + fn)),
+        "sensitivity": sensitivity,
+        "specificity": specific,
+        "auc": _auc(y, score, weights) if both else nothing,
+        "average_precision": _average_precision(y, score, weights) if both else nothing,
+        f"sensitivity_at_{specificity:g}_specificity": _sensitivity_at(y, score, weights, specificity)
+        if both
+        else nothing,
+    }
     if score.min() >= 0 and score.max() <= 1:
-        out["brier"] = np.mean((score - y) ** 2)
-    return {k: float(v) for k, v in out.items()}
+        out["brier"] = (weights * (score - y) ** 2).sum(1) / total
+        out["calibration_error"] = _calibration_error(y, score, weights)
+    return out
+
+
+def _draw(y: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """How often each bag is drawn in each of n bootstraps, (n, bags): with replacement, within each class."""
+    rng = np.random.default_rng(seed)
+    weights = np.zeros((n, len(y)))
+    for c in (0, 1):
+        members = np.flatnonzero(y == c)
+        if len(members):
+            weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), n)
+    return weights
+
+
+def auc_interval(y_true: np.ndarray, y_score: np.ndarray, level: float = 0.95) -> Estimate:
+    """AUC with an interval that keeps its word on small test sets: DeLong's variance, on the logit scale.
+
+    The plain bootstrap's interval is too narrow there. Source: DeLong, DeLong, Clarke-Pearson, Biometrics 1988; the logit as in
+    Pepe, The Statistical Evaluation of Medical Tests, 2003.
+
+    Raises:
+        ValueError: as `bag_metrics`, or only one class.
+    """
+    y, score = _check_scores(y_true, y_score)
+    if not 0 < y.sum() < len(y):
+        raise ValueError("the AUC needs bags of both classes.")
+    order = np.sign(score[y == 1][:, None] - score[y == 0][None]) / 2 + 0.5
+    auc = float(order.mean())
+    variance = sum(
+        np.var(order.mean(axis), ddof=1) / n for axis, n in ((1, order.shape[0]), (0, order.shape[1])) if n > 1
+    )
+    if variance == 0 or auc in (
+        0,
+        1,
+    ):  # perfect order, or all ties: as for a proportion of which nothing, or all, was seen
+        reach = 1 - (0.5 - level / 2) ** (1 / min(order.shape))
+        return Estimate(auc, auc - reach * auc, auc + reach * (1 - auc))
+    width = stats.norm.ppf(0.5 + level / 2) * np.sqrt(variance) / (auc * (1 - auc))
+    low, high = special.expit(special.logit(auc) + np.array([-width, width]))
+    return Estimate(auc, float(low), float(high))
 
 
 def bag_metrics(
-    y_true: np.ndarray, y_score: np.ndarray, threshold: float = 0.5, n_bootstrap: int = 1000, seed: int = 0
+    y_true: np.ndarray,
+    y_score: np.ndarray,
+    threshold: float = 0.5,
+    n_bootstrap: int = 2000,
+    seed: int = 0,
+    specificity: float = 0.9,
 ) -> dict[str, Estimate]:
     """Metrics of bag predictions with 95 % intervals, bootstrapped within each class.
 
@@ -58,29 +156,115 @@ def bag_metrics(
         y_score: (bags,) probabilities or other scores, higher for tumour.
         threshold: a bag is called tumour above it. Choose it on validation bags, never on these.
         n_bootstrap: resamples; 0 gives intervals of NaN.
+        specificity: for `sensitivity_at_..._specificity`, the best sensitivity on the ROC curve at this specificity.
 
     Returns:
-        accuracy, balanced_accuracy, f1, sensitivity, specificity, auc, average_precision, and brier if scores are in [0, 1].
-        What one class alone cannot define (AUC, average precision, one of sensitivity and specificity) is NaN.
+        accuracy, balanced_accuracy, f1, sensitivity, specificity, auc, average_precision, sensitivity_at_..._specificity, and,
+        if scores are in [0, 1], brier and calibration_error (10 bins of equal width). The interval of the AUC is
+        `auc_interval`'s. What one class alone cannot define is NaN.
 
     Raises:
         ValueError: labels other than 0 and 1, scores NaN or infinite, different lengths, or none.
     """
     y, score = _check_scores(y_true, y_score)
-    point = _values(y, score, threshold)
-    rng = np.random.default_rng(seed)
-    groups = [np.flatnonzero(y == c) for c in (0, 1)]
-    draws = []
-    for _ in range(n_bootstrap):
-        pick = np.concatenate([rng.choice(g, len(g)) for g in groups if len(g)])
-        draws.append(_values(y[pick], score[pick], threshold))
+    point = _values(y, score, threshold, np.ones((1, len(y))), specificity)
+    draws = _values(y, score, threshold, _draw(y, n_bootstrap, seed), specificity) if n_bootstrap else {}
     out = {}
     for name, value in point.items():
-        low, high = (
-            np.quantile([d[name] for d in draws], (0.025, 0.975)) if draws and np.isfinite(value) else (np.nan, np.nan)
-        )
-        out[name] = Estimate(value, float(low), float(high))
+        drawn = draws.get(name, np.empty(0))
+        low, high = np.quantile(drawn, (0.025, 0.975)) if len(drawn) and np.isfinite(value[0]) else (np.nan, np.nan)
+        out[name] = Estimate(float(value[0]), float(low), float(high))
+    if n_bootstrap and np.isfinite(out["auc"].value):
+        out["auc"] = auc_interval(y, score)
     return out
+
+
+def metrics_by_group(y_true, y_score, groups: Sequence[str], threshold: float = 0.5) -> dict[str, dict[str, Estimate]]:
+    """`bag_metrics` within each group, such as a lesion size or a scanner.
+
+    Normal slides have no lesion size: give them the group "" to set them against each of the others.
+    """
+    y, score = _check_scores(y_true, y_score)
+    groups = np.asarray([str(g) for g in groups])
+    if len(groups) != len(y):
+        raise ValueError(f"{len(groups)} groups for {len(y)} bags, expected one for each.")
+    common = groups == ""
+    return {
+        g: bag_metrics(y[(groups == g) | common], score[(groups == g) | common], threshold)
+        for g in sorted(set(groups) - {""})
+    }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Model A against model B on the same slides: the difference of their AUCs with its interval, and two p values.
+
+    Attributes:
+        difference: AUC of A minus AUC of B, 95 % bootstrap interval over slides.
+        p_auc: chance of a difference at least this large if the two models' ranks were swapped slide by slide at random.
+        p_calls: exact McNemar test: of the slides that only one model calls rightly, is it one model more often?
+    """
+
+    difference: Estimate
+    p_auc: float
+    p_calls: float
+
+
+def compare_models(
+    y_true, score_a, score_b, threshold_a: float = 0.5, threshold_b: float = 0.5, n: int = 2000, seed: int = 0
+) -> Comparison:
+    """Compare two models on the same slides, paired.
+
+    Raises:
+        ValueError: as `bag_metrics`, or only one class.
+    """
+    y, a = _check_scores(y_true, score_a)
+    _, b = _check_scores(y_true, score_b)
+    if not 0 < y.sum() < len(y):
+        raise ValueError("a comparison needs bags of both classes.")
+    one = np.ones((1, len(y)))
+    observed = float((_auc(y, a, one) - _auc(y, b, one))[0])
+    weights = _draw(y, n, seed)
+    low, high = np.quantile(_auc(y, a, weights) - _auc(y, b, weights), (0.025, 0.975))
+    # Ranks, because the two models' scores need not be on one scale.
+    rank_a, rank_b = stats.rankdata(a), stats.rankdata(b)
+    swap = np.random.default_rng(seed + 1).random((n, len(y))) < 0.5
+    swapped = [
+        _auc(y, np.where(s, rank_b, rank_a), one)[0] - _auc(y, np.where(s, rank_a, rank_b), one)[0] for s in swap
+    ]
+    p_auc = (1 + np.sum(np.abs(swapped) >= abs(observed) - 1e-12)) / (1 + n)
+    right_a, right_b = (a > threshold_a) == (y == 1), (b > threshold_b) == (y == 1)
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    p_calls = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return Comparison(Estimate(observed, float(low), float(high)), float(p_auc), float(p_calls))
+
+
+@dataclass(frozen=True)
+class SeedSummary:
+    """Several runs of one recipe: mean over seeds, their standard deviation, and the mean width of a run's own interval.
+
+    `spread` says how much luck is in the training, `sampling` how much is in the choice of test slides. Both are needed.
+    """
+
+    mean: float
+    spread: float
+    sampling: tuple[float, float]
+    values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        low, high = self.sampling
+        return f"{self.mean:.3f} over {len(self.values)} seeds (deviation {self.spread:.3f}), other slides [{low:.3f}, {high:.3f}]"
+
+
+def summarize_seeds(estimates: Sequence[Estimate]) -> SeedSummary:
+    """Put the runs of several seeds together: the spread between seeds apart from the interval over slides."""
+    if not estimates:
+        raise ValueError("no runs to summarize.")
+    values = [e.value for e in estimates]
+    sampling = (float(np.mean([e.low for e in estimates])), float(np.mean([e.high for e in estimates])))
+    return SeedSummary(
+        float(np.mean(values)), float(np.std(values, ddof=min(1, len(values) - 1))), sampling, tuple(values)
+    )
 
 
 def choose_threshold(y_true: np.ndarray, y_score: np.ndarray) -> float:
@@ -99,11 +283,61 @@ def choose_threshold(y_true: np.ndarray, y_score: np.ndarray) -> float:
     return float(candidates[best[len(best) // 2]])
 
 
-def patch_metrics(y_inst: np.ndarray, score: np.ndarray) -> dict[str, float]:
+def fit_temperature(y_true: np.ndarray, prob: np.ndarray) -> float:
+    """The temperature T that makes sigmoid(logit / T) most likely on these (validation) bags. Above 1: the model was too sure.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+
+    Raises:
+        ValueError: as `bag_metrics`, or only one class.
+    """
+    y, p = _check_scores(y_true, prob)
+    if not 0 < y.sum() < len(y):
+        raise ValueError("a temperature needs bags of both classes. Use a stratified split.")
+    logits = special.logit(np.clip(p, 1e-7, 1 - 1e-7))
+
+    def cost(log_t):
+        z = logits / np.exp(log_t)
+        return np.mean(np.logaddexp(0, z) - y * z)
+
+    return float(np.exp(optimize.minimize_scalar(cost, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+
+
+def scale_by_temperature(prob: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities after temperature scaling; their order, and so the AUC, stays."""
+    p = np.clip(np.asarray(prob, np.float64), 1e-7, 1 - 1e-7)
+    return special.expit(special.logit(p) / temperature)
+
+
+def reliability(y_true: np.ndarray, prob: np.ndarray, bins: int = 10) -> dict[str, np.ndarray]:
+    """For a reliability plot: in each bin of equal width that is not empty, mean probability, frequency of tumour, number of bags."""
+    y, p = _check_scores(y_true, prob)
+    place = np.minimum((p * bins).astype(int), bins - 1)
+    used = np.unique(place)
+    return {
+        "prob": np.array([p[place == b].mean() for b in used]),
+        "frequency": np.array([y[place == b].mean() for b in used]),
+        "n": np.array([(place == b).sum() for b in used]),
+    }
+
+
+def roc_points(y_true: np.ndarray, y_score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False positive rate and sensitivity along the ROC curve (scikit-learn's)."""
+    fpr, tpr, _ = roc_curve(*_check_scores(y_true, y_score))
+    return fpr, tpr
+
+
+def patch_metrics(y_inst: np.ndarray, score: np.ndarray, threshold: float | None = None) -> dict[str, float]:
     """How well patch scores find tumour patches; unknown patches (-1) are left out.
 
+    Args:
+        y_inst: (n,) 1 tumour, 0 normal, -1 unknown.
+        score: (n,) higher for tumour.
+        threshold: for `dice`; choose it on validation slides with `choose_dice_threshold`.
+
     Returns:
-        auc and average_precision (NaN if only one class is there), prevalence, and n, the number of known patches.
+        auc and average_precision (NaN if only one class is there), pointing (1 if the highest score lies on tumour, 0 if not;
+        NaN without tumour), prevalence, n, the number of known patches, and dice if a threshold is given.
 
     Raises:
         ValueError: different lengths, or scores NaN or infinite.
@@ -111,13 +345,53 @@ def patch_metrics(y_inst: np.ndarray, score: np.ndarray) -> dict[str, float]:
     y, score = np.asarray(y_inst).ravel(), np.asarray(score, np.float64).ravel()
     if y.shape != score.shape:
         raise ValueError(f"{len(y)} patch labels and {len(score)} scores, expected the same number.")
+    if not np.isfinite(score).all():
+        raise ValueError(f"{int((~np.isfinite(score)).sum())} of {len(score)} scores are NaN or infinite.")
     known = y >= 0
-    if not known.any():
-        return {"auc": np.nan, "average_precision": np.nan, "prevalence": np.nan, "n": 0}
-    values = _values(*_check_scores(y[known], score[known]), threshold=0.5)
-    return {
-        "auc": values["auc"],
-        "average_precision": values["average_precision"],
-        "prevalence": float(y[known].mean()),
-        "n": int(known.sum()),
-    }
+    y, score = y[known], score[known]
+    out = {"auc": np.nan, "average_precision": np.nan, "pointing": np.nan, "prevalence": np.nan, "n": len(y)}
+    if len(y):
+        y, score = _check_scores(y, score)
+        out["prevalence"] = float(y.mean())
+    if 0 < y.sum() < len(y):
+        one = np.ones((1, len(y)))
+        out["auc"], out["average_precision"] = (
+            float(_auc(y, score, one)[0]),
+            float(_average_precision(y, score, one)[0]),
+        )
+    if y.sum():
+        out["pointing"] = float(y[score == score.max()].mean())  # ties share the point
+    if threshold is not None:
+        out["dice"] = _dice(y, score, threshold)
+    return out
+
+
+def _dice(y: np.ndarray, score: np.ndarray, threshold: float) -> float:
+    """2 |A and B| / (|A| + |B|); 1 where nothing is there and nothing was marked."""
+    said = score > threshold
+    total = said.sum() + (y == 1).sum()
+    return float(2 * (said & (y == 1)).sum() / total) if total else 1.0
+
+
+def choose_dice_threshold(slides: Sequence[tuple[np.ndarray, np.ndarray]], candidates: int = 100) -> float:
+    """The patch threshold with the highest mean Dice over these (validation) slides with tumour.
+
+    Args:
+        slides: (patch labels, scores) of each slide; scores on one scale for all.
+        candidates: quantiles of the pooled scores that are tried.
+
+    Raises:
+        ValueError: no slide has a tumour patch.
+    """
+    known = [(np.asarray(y)[np.asarray(y) >= 0], np.asarray(s, np.float64)[np.asarray(y) >= 0]) for y, s in slides]
+    with_tumor = [(y, s) for y, s in known if (y == 1).any()]
+    if not with_tumor:
+        raise ValueError("no slide has a tumour patch, so there is nothing to choose a threshold by.")
+    levels = np.unique(np.quantile(np.concatenate([s for _, s in known]), np.linspace(0, 1, candidates)))
+    means = [np.mean([_dice(y, s, t) for y, s in with_tumor]) for t in levels]
+    return float(levels[int(np.argmax(means))])
+
+
+def as_json(metrics: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:
+    """Estimates as plain numbers; NaN, which JSON does not know, becomes null."""
+    return {name: {k: (None if np.isnan(v) else v) for k, v in vars(e).items()} for name, e in metrics.items()}
