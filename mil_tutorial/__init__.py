@@ -56,7 +56,7 @@ _HOMES = {
         "write_geojson",
     ),
     "style": ("use_style",),
-    "pictures": ("draw_heatmap", "draw_patches", "show_images", "show_patches"),
+    "pictures": ("draw_heatmap", "draw_patches", "draw_scores", "show_images", "show_patches"),
     "viewer": ("view_heatmap",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -256,20 +256,70 @@ def _evaluate(args) -> int:
     _check_dim(dataset, state, args.checkpoint)
     found = predict(model, _loader(dataset))
     metrics = bag_metrics(found.Y, found.prob, threshold=state["threshold"])
+    if args.out:
+        _write_evaluation(Path(args.out), found, metrics, state, args.checkpoint, data)
     if args.json:
         print(json.dumps(as_json(metrics), indent=1))
     else:
         print(
             f"{len(found.names)} test slides, threshold {state['threshold']:.3f} chosen on validation slides; 95 % intervals over slides"
         )
-        print("\n".join(f"{name:>18}  {estimate}" for name, estimate in metrics.items()))
+        width = max(map(len, metrics))
+        print("\n".join(f"{name:>{width}}  {estimate}" for name, estimate in metrics.items()))
+        if args.out:
+            print(f"predictions, metrics, figure and report in {Path(args.out).resolve()}")
     return 0
 
 
+def _write_evaluation(out: Path, found, metrics, state, checkpoint, data) -> None:
+    """predictions.csv, metrics.json, figure.png and report.html."""
+    import matplotlib
+    import pandas as pd
+
+    matplotlib.use("Agg")
+    from mil_tutorial import report
+    from mil_tutorial.evaluation import as_json, metrics_by_group
+
+    called = found.prob > state["threshold"]
+    table = pd.DataFrame(
+        {"wsi_name": found.names, "wsi_label": found.Y, "probability": found.prob, "called": called.astype(int)}
+    )
+    with written_whole(out / "predictions.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    with written_whole(out / "metrics.json") as temporary:
+        text = json.dumps({"threshold": state["threshold"], "metrics": as_json(metrics)}, indent=1)
+        temporary.write_text(text, encoding="utf-8")
+    image = report.png(report.evaluation_figure(found.Y, found.prob, state["threshold"]))
+    with written_whole(out / "figure.png") as temporary:
+        temporary.write_bytes(image)
+    source = "synthetic slides" if data.synthetic else str(data.root)
+    parts = [
+        report.table(("what", "value"), [("data", source), ("checkpoint", Path(checkpoint).resolve()), ("encoder", state["encoder"]),
+                     ("test slides", len(found.names)), ("with tumour", int(found.Y.sum())),
+                     ("threshold, from validation slides", f"{state['threshold']:.3f}")]),
+        report.metrics_table(metrics), report.picture(image, "ROC curve, reliability and every slide's probability"),
+    ]  # fmt: skip
+    if data.reference is not None:
+        known = data.reference.set_index("wsi_name")["lesion_size"].to_dict()
+        groups = ["" if y == 0 else str(known.get(n, "unknown")) for n, y in zip(found.names, found.Y, strict=True)]
+        by_size = metrics_by_group(found.Y, found.prob, groups, state["threshold"])
+        rows = [(size, m["sensitivity"], m["auc"]) for size, m in by_size.items()]
+        parts.append(
+            "<h2>By lesion size</h2>" + report.table(("size", "sensitivity", "AUC against all normal slides"), rows)
+        )
+    wrong = table[table["called"] != table["wsi_label"]]
+    rows = [(r.wsi_name, "tumour" if r.wsi_label else "normal", f"{r.probability:.3f}") for r in wrong.itertuples()]
+    parts.append(f"<h2>Called wrongly: {len(rows)}</h2>" + report.table(("slide", "is", "said probability"), rows))
+    report.write_page(out / "report.html", "Evaluation on the test slides", parts)
+
+
 def _localize(args) -> int:
+    import cv2
     import torch
 
-    from mil_tutorial.localization import attention_times_n, find_detections, write_detections, write_geojson
+    from mil_tutorial import report
+    from mil_tutorial.localization import find_detections, write_detections, write_geojson
+    from mil_tutorial.pictures import draw_scores
     from mil_tutorial.viewer import view_heatmap
 
     model, state = _load_checkpoint(args.checkpoint)
@@ -281,31 +331,71 @@ def _localize(args) -> int:
     unknown = [n for n in names if n not in dataset.get_bag_names()]
     if unknown:
         raise DataError(f"{data.root / 'test.csv'}: no test slide {unknown[0]}. Choose one of its names.")
+    import numpy as np
+    import pandas as pd
     from tqdm.auto import tqdm
 
+    from mil_tutorial.evaluation import patch_metrics
+    from mil_tutorial.faithfulness import patch_scores
+    from mil_tutorial.froc import froc, lesions_from_mask
+    from mil_tutorial.labels import read_patch_labels
+
     out = Path(args.out)
-    model.eval()
+    rows, found, lesions = [], {}, {}
     for name in tqdm(names, desc="Localizing", unit="slide"):
         bag = dataset[dataset.get_bag_names().index(name)]
         with torch.inference_mode():
-            logit, raw = model(bag["X"][None], return_att=True)
-        share = attention_times_n(raw[0].numpy())
+            probability = float(torch.sigmoid(model.eval()(bag["X"][None]))[0])
+        scores = patch_scores(model, bag["X"])
+        share = scores["attention x n"]
         patches = dataset.read_patches(name)
         side = patches.geometry.patch_size_level0
-        probability = float(torch.sigmoid(logit)[0])
-        detections = find_detections(share * probability / len(share), patches.coords, side)
-        write_detections(out / "detections" / f"{name}.csv", detections)
-        write_geojson(
-            out / "geojson" / f"{name}.geojson",
-            patches.coords,
-            side,
-            {"attention x n": share, "raw attention": raw[0].numpy()},
-        )
+        found[name] = find_detections(share * probability / len(share), patches.coords, side)
+        write_detections(out / "detections" / f"{name}.csv", found[name])
+        shown = {k: scores[k] for k in ("attention x n", "logit contribution", "raw attention")}
+        labels_file = dataset.patch_labels_path / f"{name}.h5"
+        labels = read_patch_labels(labels_file, len(share)) if labels_file.exists() else None
+        regions = ("attention x n", args.region_threshold)
+        write_geojson(out / "geojson" / f"{name}.geojson", patches.coords, side, shown, labels, regions=regions)
+        row = {"wsi_name": name, "probability": probability, "patches": len(share), "largest share": share.max()}
+        rows.append(row | (patch_metrics(labels, share) if labels is not None else {}))
         if args.html:
-            view_heatmap(data.slide_path(name), patches.coords, side, {"attention x n": share, "raw attention": raw[0].numpy()},
+            view_heatmap(data.slide_path(name), patches.coords, side, shown, labels,
                          title=f"{name}: tumour probability {probability:.2f}", html=out / "html" / f"{name}.html")  # fmt: skip
+        if args.froc:
+            label = dataset.get_bag_labels()[dataset.get_bag_names().index(name)]
+            lesions[name] = lesions_from_mask(data.mask_path(name), args.tumor_value) if label else None
+    table = pd.DataFrame(rows)
+    with written_whole(out / "localization.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    parts = [report.table(table.columns, table.map(lambda v: f"{v:.3f}" if isinstance(v, float) else v).to_numpy())]
+    if args.froc:
+        try:
+            curve = froc(found, lesions, n_bootstrap=500)
+        except ValueError as error:
+            raise DataError(f"{data.root}: no FROC: {error} The other files are written.") from error
+        text = f"FROC score {curve.score:.3f}, 95 % interval over slides {curve.low:.3f} to {curve.high:.3f}"
+        print(text)
+        parts.insert(0, f"<p>{text}</p>")
+        result = {"score": curve.score, "low": curve.low, "high": curve.high,
+                  "fp_per_slide": curve.fp_per_slide.tolist(), "sensitivity": curve.sensitivity.tolist()}  # fmt: skip
+        with written_whole(out / "froc.json") as temporary:
+            temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    if args.html:
+        top = max(float(np.max(table["largest share"])), 2.0)
+        for name in names[: args.pictures]:
+            patches = dataset.read_patches(name)
+            share = patch_scores(model, dataset[dataset.get_bag_names().index(name)]["X"])["attention x n"]
+            drawn = draw_scores(
+                data.slide_path(name), patches.coords, patches.geometry.patch_size_level0, share, 0, top
+            )
+            _, code = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            caption = f"{name}: attention x n, one scale for all slides, 0 (violet) to {top:.0f} (yellow)"
+            parts.append(report.picture(code.tobytes(), caption, "jpeg"))
+    report.write_page(out / "report.html", "Localization on the test slides", parts)
     print(
-        f"{len(names)} slides: detections (CSV), patches for QuPath (GeoJSON){', viewers (HTML)' if args.html else ''} in {out.resolve()}"
+        f"{len(names)} slides: detections (CSV), patches and regions for QuPath (GeoJSON), report"
+        f"{', viewers (HTML)' if args.html else ''} in {out.resolve()}"
     )
     return 0
 
@@ -420,12 +510,25 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--data", help="data root; by default $MIL_TUTORIAL_DATA or the synthetic slides")
     p.add_argument("--json", action="store_true", help="for programs")
 
+    p.add_argument("--out", help="folder for predictions (CSV), metrics (JSON), a figure and one HTML report")
+
     p = command("localize", _localize, "Write detections, GeoJSON for QuPath and viewers of test slides.")
     p.add_argument("slides", nargs="*", help="test slides; all by default")
     p.add_argument("--checkpoint", default="build/abmil.pt")
     p.add_argument("--data", help="data root; by default $MIL_TUTORIAL_DATA or the synthetic slides")
     p.add_argument("--out", default="build/localization", help="folder to write to")
-    p.add_argument("--html", action="store_true", help="also write a viewer page for each slide")
+    p.add_argument(
+        "--html", action="store_true", help="also write a viewer page for each slide, and pictures in the report"
+    )
+    p.add_argument("--pictures", type=int, default=20, help="slides that are drawn in the report")
+    p.add_argument(
+        "--region_threshold",
+        type=float,
+        default=3.0,
+        help="patches with more than this many fair shares of attention form regions",
+    )
+    p.add_argument("--froc", action="store_true", help="score the detections against the masks, as CAMELYON16 does")
+    p.add_argument("--tumor_value", type=int, default=2, help="the masks' value for tumour, for --froc")
     return parser
 
 

@@ -294,7 +294,7 @@ def fit_temperature(y_true: np.ndarray, prob: np.ndarray) -> float:
     y, p = _check_scores(y_true, prob)
     if not 0 < y.sum() < len(y):
         raise ValueError("a temperature needs bags of both classes. Use a stratified split.")
-    logits = special.logit(np.clip(p, 1e-7, 1 - 1e-7))
+    logits = special.logit(np.clip(p, 1e-12, 1 - 1e-12))
 
     def cost(log_t):
         z = logits / np.exp(log_t)
@@ -305,7 +305,7 @@ def fit_temperature(y_true: np.ndarray, prob: np.ndarray) -> float:
 
 def scale_by_temperature(prob: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities after temperature scaling; their order, and so the AUC, stays."""
-    p = np.clip(np.asarray(prob, np.float64), 1e-7, 1 - 1e-7)
+    p = np.clip(np.asarray(prob, np.float64), 1e-12, 1 - 1e-12)
     return special.expit(special.logit(p) / temperature)
 
 

@@ -203,3 +203,56 @@ def outline_patches(
         cv2.rectangle(picture, low.tolist(), high.tolist(), color, 1 + inset)
     scaled = [np.round(np.asarray(c) * factor).astype(np.int32) for c in contours]
     return cv2.polylines(picture, scaled, True, _rgb(ACCENT), 2, cv2.LINE_AA)
+
+
+def draw_scores(
+    slide: openslide.OpenSlide | str | os.PathLike,
+    coords: np.ndarray,
+    patch_size_level0: int,
+    score: np.ndarray,
+    low: float,
+    high: float,
+    alpha: float = 0.55,
+    cmap: str = "viridis",
+    longest: int = 1000,
+) -> np.ndarray:
+    """A thumbnail with patch scores in colour, where they lie. Where patches overlap, their mean is shown.
+
+    Args:
+        slide: an open slide or its path.
+        coords: (n, 2) x, y of the patches' top-left corners in level-0 pixels.
+        patch_size_level0: side of a patch in level-0 pixels.
+        score: (n,) finite scores.
+        low, high: scores of the colour map's ends. Give the same for all slides that are compared.
+        alpha: weight of the colour against the tissue.
+        cmap: name of a matplotlib colour map.
+        longest: longer side of the picture in pixels.
+
+    Returns:
+        uint8 (h, w, 3) RGB.
+
+    Raises:
+        ValueError: not one finite score for each patch, or `low` is not below `high`.
+    """
+    from matplotlib import colormaps
+
+    if isinstance(slide, (str, os.PathLike)):
+        with open_slide(slide) as opened:
+            return draw_scores(opened, coords, patch_size_level0, score, low, high, alpha, cmap, longest)
+    coords, score = as_coords(coords), np.asarray(score, np.float64).ravel()
+    if len(score) != len(coords) or not np.isfinite(score).all():
+        raise ValueError(f"{len(score)} scores for {len(coords)} patches, expected one finite score for each.")
+    if not low < high:
+        raise ValueError(f"the scale goes from {low} to {high}, expected low below high.")
+    picture = read_overview(slide, max(1.0, max(slide.dimensions) / longest))
+    factor = np.array(picture.shape[1::-1]) / slide.dimensions
+    total, count = np.zeros(picture.shape[:2]), np.zeros(picture.shape[:2])
+    corners = np.round(coords * factor).astype(int), np.round((coords + patch_size_level0) * factor).astype(int)
+    for (x0, y0), (x1, y1), value in zip(*(c.tolist() for c in corners), score.tolist(), strict=True):
+        total[max(0, y0) : y1, max(0, x0) : x1] += value
+        count[max(0, y0) : y1, max(0, x0) : x1] += 1
+    covered = count > 0
+    mean = total[covered] / count[covered]
+    colors = 255 * colormaps[cmap](np.clip((mean - low) / (high - low), 0, 1))[:, :3]
+    picture[covered] = (1 - alpha) * picture[covered] + alpha * colors
+    return picture

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from html import escape
 
+import cv2
 import numpy as np
 
 from mil_tutorial.files import written_whole
-from mil_tutorial.slides import open_slide, read_overview
+from mil_tutorial.geometry import as_coords
+from mil_tutorial.slides import open_slide, read_overview, read_patch
 
 PALETTE = "Viridis256"  # readable for colour-blind readers, and in grey
+
+
+PICTURE_PX = 384  # side of a patch that is clicked on
+PICTURES = (
+    120  # patches whose picture is in the page: all of a small slide, of a large one those of highest and lowest score
+)
+HINT = "Click on a patch to see it close up."
+
+
+def _pictures(slide, coords: np.ndarray, side: int, score: np.ndarray) -> dict[str, str]:
+    """JPEGs in base64 by patch number."""
+    order = np.argsort(-score, kind="stable")
+    chosen = order if len(order) <= PICTURES else np.concatenate([order[: PICTURES // 2], order[-PICTURES // 2 :]])
+
+    def encode(i: int) -> tuple[str, str]:
+        rgb = read_patch(slide, *coords[i].tolist(), side, PICTURE_PX)
+        _, code = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
+        return str(i), base64.b64encode(code.tobytes()).decode()
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return dict(pool.map(encode, chosen.tolist()))
 
 
 def _image(rgb: np.ndarray) -> np.ndarray:
@@ -26,10 +51,25 @@ def build_view(
 ):  # fmt: skip
     """Build the Bokeh layout; see `view_heatmap`."""
     from bokeh.layouts import column, row
-    from bokeh.models import ColorBar, ColumnDataSource, CustomJS, HoverTool, LinearColorMapper, Range1d, Select, Slider
+    from bokeh.models import (
+        ColorBar,
+        ColumnDataSource,
+        CustomJS,
+        Div,
+        HoverTool,
+        LinearColorMapper,
+        Range1d,
+        Select,
+        Slider,
+        TapTool,
+    )
     from bokeh.plotting import figure
 
-    coords = np.asarray(coords, np.int64).reshape(-1, 2)
+    coords = as_coords(coords)
+    if not len(coords):
+        raise ValueError("no patches to show. Does the slide have tissue?")
+    if labels is not None and (len(labels) != len(coords) or not np.isin(labels, (-1, 0, 1)).all()):
+        raise ValueError(f"{len(labels)} labels for {len(coords)} patches, expected one of 1, 0, -1 for each.")
     scores = {str(k): np.asarray(v, np.float64) for k, v in scores.items()}
     for key, values in scores.items():
         if len(values) != len(coords) or not np.isfinite(values).all():
@@ -40,9 +80,13 @@ def build_view(
         with open_slide(slide) as opened:
             width, height = opened.dimensions
             overview = read_overview(opened, max(1, max(width, height) / width_px), slide)
+            pictures = _pictures(opened, coords, patch_size_level0, next(iter(scores.values())))
     else:
         width, height = slide.dimensions
         overview = read_overview(slide, max(1, max(width, height) / width_px))
+        pictures = _pictures(slide, coords, patch_size_level0, next(iter(scores.values())))
+    if (coords >= (width, height)).any():
+        raise ValueError(f"patches lie outside this slide of {width} x {height} pixels. Are they of another slide?")
     first = next(iter(scores))
     names = {-1: "unknown", 0: "normal", 1: "tumour"}
     truth = np.full(len(coords), -1) if labels is None else np.asarray(labels)
@@ -77,8 +121,9 @@ def build_view(
             plot.add_layout(bar, "below")
         else:
             squares = plot.rect(**box, fill_alpha=0, line_color=None)
+        squares.nonselection_glyph = squares.selection_glyph = None  # a click must not fade the others
         tips = [("patch", "@number"), ("level-0 x, y", "@left, @top"), ("score", "@score{0.000}"), ("label", "@truth")]
-        plot.add_tools(HoverTool(renderers=[squares], tooltips=tips))
+        plot.add_tools(HoverTool(renderers=[squares], tooltips=tips), TapTool(renderers=[squares]))
         plot.xaxis.visible = plot.yaxis.visible = False
         plot.grid.visible = False
         plots.append(plot)
@@ -98,15 +143,24 @@ def build_view(
     """)  # fmt: skip
     for control in (menu, opacity, threshold):
         control.js_on_change("value", update)
-    controls = row(menu, opacity, threshold)
-    return column(controls, row(*plots), name=title or "heatmap")
+    close_up = Div(text=HINT, width=PICTURE_PX)
+    source.selected.js_on_change("indices", CustomJS(args={"source": source, "pictures": pictures, "target": close_up, "hint": HINT}, code="""
+        const i = cb_obj.indices[0], d = source.data;
+        if (i === undefined) { target.text = hint; return; }
+        const picture = pictures[i] ? `<img alt="patch ${i}" src="data:image/jpeg;base64,${pictures[i]}">`
+                                    : '<i>Only the patches of highest and lowest score are in this page.</i>';
+        target.text = `<b>patch ${i}</b>, x ${d['left'][i]}, y ${d['top'][i]}<br>score ${d['score'][i].toFixed(3)}, ${d['truth'][i]}<br>${picture}`;
+    """))  # fmt: skip
+    heading = Div(text=f"<h3>{escape(title)}</h3>") if title else None
+    parts = [heading, row(menu, opacity, threshold), row(*plots), close_up]
+    return column(*[p for p in parts if p is not None], name="heatmap")
 
 
 def view_heatmap(
     slide, coords: np.ndarray, patch_size_level0: int, scores: Mapping[str, np.ndarray], labels: np.ndarray | None = None,
     title: str = "", html: str | os.PathLike | None = None,
 ):  # fmt: skip
-    """Show slide, ground truth and patch scores side by side, with linked pan and zoom.
+    """Show slide, ground truth and patch scores side by side, with linked pan and zoom; a click shows a patch close up.
 
     Args:
         slide: an open slide or its path.
