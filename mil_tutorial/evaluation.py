@@ -161,7 +161,7 @@ def bag_metrics(
     Returns:
         accuracy, balanced_accuracy, f1, sensitivity, specificity, auc, average_precision, sensitivity_at_..._specificity, and,
         if scores are in [0, 1], brier and calibration_error (10 bins of equal width). The interval of the AUC is
-        `auc_interval`'s. What one class alone cannot define is NaN.
+        `auc_interval`'s; accuracy, sensitivity and specificity of 0 or 1 have the exact binomial one. What one class alone cannot define is NaN.
 
     Raises:
         ValueError: labels other than 0 and 1, scores NaN or infinite, different lengths, or none.
@@ -173,6 +173,10 @@ def bag_metrics(
     for name, value in point.items():
         drawn = draws.get(name, np.empty(0))
         low, high = np.quantile(drawn, (0.025, 0.975)) if len(drawn) and np.isfinite(value[0]) else (np.nan, np.nan)
+        if name in ("accuracy", "sensitivity", "specificity") and low == high:
+            # All right or all wrong: the bootstrap sees no chance in it. The exact binomial interval does.
+            n = {"accuracy": len(y), "sensitivity": int((y == 1).sum()), "specificity": int((y == 0).sum())}[name]
+            low, high = stats.binomtest(round(value[0] * n), n).proportion_ci()
         out[name] = Estimate(float(value[0]), float(low), float(high))
     if n_bootstrap and np.isfinite(out["auc"].value):
         out["auc"] = auc_interval(y, score)

@@ -70,13 +70,13 @@ def evaluation_figure(y: np.ndarray, prob: np.ndarray, threshold: float):
     axes[1].plot([0, 1], [0, 1], color="#999999", lw=1, ls="--")
     axes[1].scatter(bins["prob"], bins["frequency"], s=20 * bins["n"], color=NORMAL, alpha=0.7)
     axes[1].set(title="Reliability (size: slides in the bin)", xlabel="said probability", ylabel="share with tumour")
-    axes[1].set(xlim=(0, 1), ylim=(-0.05, 1.05), aspect="equal")
+    axes[1].set(xlim=(-0.06, 1.06), ylim=(-0.06, 1.06), aspect="equal")
     for value, color, label in ((0, NORMAL, "normal"), (1, TUMOR, "tumour")):
         chosen = np.sort(prob[y == value])
         axes[2].plot(chosen, np.linspace(0, 1, len(chosen)) + 1.2 * value, "o", color=color, label=label, alpha=0.7)
     axes[2].axvline(threshold, color="black", lw=1, ls="--")
     axes[2].set(title="Every slide", xlabel="said probability", yticks=[], xlim=(-0.02, 1.02))
-    axes[2].legend(loc="center right")
+    axes[2].legend(loc="center")
     return figure
 
 

@@ -314,3 +314,9 @@ def test_merged_regions_and_their_area(tmp_path):
         write_geojson(path, coords, 1024, {"score": score}, labels=[7] * 5)
     with pytest.raises(ValueError, match="all must be finite"):
         write_geojson(path, coords, 1024, {"score": score * np.nan})
+
+
+def test_all_right_still_has_an_interval():
+    found = bag_metrics([0] * 10 + [1] * 8, [0.1] * 10 + [0.9] * 8)
+    for name in ("accuracy", "sensitivity", "specificity"):
+        assert found[name].value == found[name].high == 1 and 0.5 < found[name].low < 0.9

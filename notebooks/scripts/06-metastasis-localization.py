@@ -7,7 +7,7 @@
 # |---|---|
 # | **You will be able to** | turn attention into a heatmap that can be compared between slides · measure localization by patches and by FROC · explore a slide in a viewer · hand results to QuPath |
 # | **You need** | notebooks 3 and 5 (necessary) · notebook 1 (helpful) |
-# | **Time** | about 40 minutes to read and do; it runs in under a minute on two CPU cores |
+# | **Time** | about 40 minutes to read and do; it runs in one to two minutes on two CPU cores |
 # | **Data** | features of the synthetic slides; two slides and the tumour masks of the test set are drawn |
 
 
@@ -202,6 +202,124 @@ for key, values in rows_of_table.items():
 patch_auc = np.nanmean(rows_of_table["attention"])
 
 # %% [markdown]
+# Two more questions to a score. The **pointing game**: does the highest patch of a slide lie on tumour? **Dice**: if all
+# patches above a threshold are marked, how well does the mark cover the tumour? The threshold comes from validation slides.
+
+# %%
+from mil_tutorial import choose_dice_threshold
+
+val_set = load("train", ("X", "Y", "y_inst")).subset(index_val)
+validation = predict(model, make_loader(val_set))
+pairs = [(val_set[i]["y_inst"].numpy(), attention_times_n(f)) for i, f in enumerate(validation.attention)]
+dice_threshold = choose_dice_threshold(pairs)
+per_slide = [patch_metrics(y_inst[n], attention_times_n(attention[n]), dice_threshold) for n in tumor_slides]
+print(f"pointing game: right on {np.nanmean([m['pointing'] for m in per_slide]):.0%} of {len(per_slide)} tumour slides")
+print(f"Dice above {dice_threshold:.1f} fair shares (from validation): {np.mean([m['dice'] for m in per_slide]):.2f}")
+
+# %% [markdown]
+# The patches of highest and of lowest attention, as a contact sheet:
+
+# %%
+from mil_tutorial import show_patches
+
+order = np.argsort(-attention[wsi_name])
+ends = np.concatenate([order[:8], order[-8:]])
+share = attention_times_n(attention[wsi_name])
+show_patches(
+    data.slide_path(wsi_name),
+    patches.coords[ends],
+    patches.geometry.patch_size_level0,
+    labels=y_inst[wsi_name][ends],
+    captions=[f"{share[i]:.2f} shares" for i in ends],
+)
+plt.show()
+
+# %% [markdown]
+# *What to see: the upper row got the most attention, the lower the least; orange frames are tumour.*
+#
+# ## Is it the truth about the model? Deletion and insertion
+#
+# A map may look right and still not be what the model used. Test it: **take away** the patches of highest score, one after the
+# other, and ask the model again. If the score is faithful, the probability falls at once. And the other way round: **put
+# in** the highest patches first, and it should rise at once. The area under the curve says how fast, against a random order.
+
+# %%
+from mil_tutorial import deletion_insertion, patch_scores
+
+sure_slides = [n for n in tumor_slides if probability[n] > 0.8]
+print(f"{len(sure_slides)} tumour slides that the model calls tumour with more than 0.8")
+areas, example = {}, {}
+for name in sure_slides:
+    X = test_set[test.names.index(name)]["X"]
+    all_scores = patch_scores(model, X)
+    for key in ["attention x n", "logit contribution", "gradient x input"]:
+        curves = deletion_insertion(model, X, all_scores[key], steps=15, n_random=5)
+        if name == wsi_name:
+            example[key] = curves
+        for kind in ["deletion", "insertion"]:
+            areas.setdefault((key, kind), []).append(curves[kind].area)
+            areas.setdefault(("random order", kind), []).append(curves[f"random {kind}"].area)
+print(f"{'area under the curve':22s} deletion (small is good)   insertion (large is good)")
+for key in ["attention x n", "logit contribution", "gradient x input", "random order"]:
+    print(
+        f"{key:22s} {np.mean(areas[key, 'deletion']):.3f}                      {np.mean(areas[key, 'insertion']):.3f}"
+    )
+
+# %%
+if example:
+    fig, axes = plt.subplots(1, 2, figsize=(11, 3), sharey=True)
+    for ax, kind in zip(axes, ["deletion", "insertion"]):
+        for key, curves in example.items():
+            ax.plot(curves[kind].share, curves[kind].prob, "o-", ms=3, label=key)
+        random = example["attention x n"][f"random {kind}"]
+        ax.plot(random.share, random.prob, color="#777777", ls="--", label="random order")
+        ax.set(
+            title=f"{wsi_name}: {kind}",
+            xlabel="share of patches " + ("gone" if kind == "deletion" else "there"),
+            ylim=(0, 1.02),
+        )
+    axes[0].set_ylabel("tumour probability")
+    axes[1].legend()
+    plt.show()
+
+# %% [markdown]
+# *What to see: solid lines below the dashed one on the left, above it on the right, mean that the score knows what the model
+# uses. Scores that include the classifier's opinion usually do better than attention alone: attention says where the model
+# looks, not what it concludes.*
+#
+# ### Two more checks
+#
+# Do other seeds look at the same places? And does a model that was trained on **shuffled labels**, which can know nothing of
+# tumour, find any?
+
+# %%
+from mil_tutorial import bags_from_arrays, bags_in_memory, seed_agreement
+
+if data.synthetic:  # with real slides each of these runs takes long
+    memory = bags_in_memory(dataset, progress=False)
+
+    def train_again(seed, wrong_labels=False):
+        bags = memory
+        if wrong_labels:
+            order = np.random.default_rng(seed).permutation(len(labels))
+            bags = bags_from_arrays([b["X"] for b in memory], [labels[i] for i in order], memory.get_bag_names())
+        a, b = train_test_split(range(len(bags)), test_size=0.2, random_state=seed, stratify=bags.get_bag_labels())
+        torch.manual_seed(seed)
+        again = ABMIL(bags[0]["X"].shape[1])
+        fit(again, make_loader(bags.subset(a), seed), make_loader(bags.subset(b)), epochs=20, lr=5e-4, progress=False)
+        return dict(zip(test.names, predict(again, make_loader(test_set)).attention))
+
+    others = [train_again(seed) for seed in [1, 2]]
+    agreement = [seed_agreement([attention[n], *(o[n] for o in others)]) for n in tumor_slides]
+    print(f"rank correlation of attention between three seeds, mean over tumour slides: {np.mean(agreement):.2f}")
+    nothing = [train_again(seed, wrong_labels=True) for seed in range(4)]
+    auc_of = lambda att: np.nanmean([patch_metrics(y_inst[n], att[n])["auc"] for n in tumor_slides])  # noqa: E731
+    print(f"patch AUC: right labels {auc_of(attention):.2f}, shuffled labels {[f'{auc_of(a):.2f}' for a in nothing]}")
+
+# %% [markdown]
+# A single run on shuffled labels can land above or below 0.5: attention has to point somewhere, and tumour looks unlike the
+# rest. What it must not do is land high every time.
+#
 # ## How good is it? FROC
 #
 # A doctor asks differently: *if I look at the places that you mark, how many lesions do I find, and how many places are false
@@ -242,7 +360,8 @@ lesions = {
 }
 for name in tumor_slides[:5]:
     print(f"{name}: {lesions[name].count} lesions, {len(lesions[name].itc)} more of isolated tumour cells")
-result = froc({name: d for name, d in detections.items() if name in lesions}, lesions)
+result = froc({name: d for name, d in detections.items() if name in lesions}, lesions, n_bootstrap=500)
+print(f"FROC score {result.score:.3f}, 95 % interval over slides {result.low:.3f} to {result.high:.3f}")
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 3.2))
@@ -296,7 +415,14 @@ view_heatmap(
     title=wsi_name,
     html=out / f"{wsi_name}.html",
 )
-write_geojson(out / f"{wsi_name}.geojson", patches.coords, side, scores, labels=y_inst[wsi_name])
+write_geojson(
+    out / f"{wsi_name}.geojson",
+    patches.coords,
+    side,
+    scores,
+    labels=y_inst[wsi_name],
+    regions=("attention x n", dice_threshold),
+)
 print(sorted(p.name for p in out.iterdir()))
 
 # %% [markdown]
