@@ -170,7 +170,7 @@ def test_contributions_add_up_to_the_logit():
         found = patch_scores(model, X)
         logit = float(model(X[None]).detach())
         if isinstance(model, ABMIL):
-            assert found["logit contribution"].sum() + float(model.classifier.bias) == pytest.approx(logit, abs=1e-5)
+            assert found["logit contribution"].sum() + model.classifier.bias.item() == pytest.approx(logit, abs=1e-5)
             assert found["attention x n"].mean() == pytest.approx(1)
         else:
             assert "logit contribution" not in found

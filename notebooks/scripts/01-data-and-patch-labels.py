@@ -208,8 +208,8 @@ if data.synthetic:
 print(data.trident_dir.parent.name + "/")
 print("└──", data.trident_dir.name + "/")
 for folder in sorted(p for p in data.trident_dir.iterdir() if p.is_dir()):
-    files = sorted(p.name for p in folder.glob("*.h5"))
-    print(f"    ├── {folder.name}/   {files[0]}, {files[1]}, … ({len(files)} files)")
+    files = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    print(f"    ├── {folder.name}/   {', '.join(files[:2])}, … ({len(files)} files)")
 
 # %%
 print("coords:", coords.shape, coords.dtype, "- x and y of each patch's top-left corner, in level-0 pixels")

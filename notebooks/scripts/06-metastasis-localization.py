@@ -249,12 +249,13 @@ from mil_tutorial import deletion_insertion, patch_scores
 sure_slides = [n for n in tumor_slides if probability[n] > 0.8]
 print(f"{len(sure_slides)} tumour slides that the model calls tumour with more than 0.8")
 areas, example = {}, {}
+example_name = min(sure_slides, key=lambda name: (y_inst[name] == 1).sum())  # the smallest lesion: few patches decide
 for name in sure_slides:
     X = test_set[test.names.index(name)]["X"]
     all_scores = patch_scores(model, X)
     for key in ["attention x n", "logit contribution", "gradient x input"]:
         curves = deletion_insertion(model, X, all_scores[key], steps=15, n_random=5)
-        if name == wsi_name:
+        if name == example_name:
             example[key] = curves
         for kind in ["deletion", "insertion"]:
             areas.setdefault((key, kind), []).append(curves[kind].area)
@@ -274,7 +275,7 @@ if example:
         random = example["attention x n"][f"random {kind}"]
         ax.plot(random.share, random.prob, color="#777777", ls="--", label="random order")
         ax.set(
-            title=f"{wsi_name}: {kind}",
+            title=f"{example_name}: {kind}",
             xlabel="share of patches " + ("gone" if kind == "deletion" else "there"),
             ylim=(0, 1.02),
         )
