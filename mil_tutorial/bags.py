@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from mil_tutorial.labels import read_label_table, read_patch_labels
 from mil_tutorial.packed import PackedFeatures, pack, packed_folder
 
 KEYS = ("X", "Y", "y_inst", "adj", "coords")
+KEEP = 256 * 2**20  # bytes of adjacency and patch labels that a dataset may remember
 
 
 def _pairs_of_grid(cells: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray] | None:
@@ -160,6 +161,8 @@ class TridentWSIDataset(Dataset):
         self._store = self._open_store(feature_extractor, packed)
         self._first: dict[str, tuple[int, str]] = {}  # feature size of the first slide read
         self._kept: dict[str, TensorDict] = {}
+        self._small: dict[tuple[str, str], torch.Tensor] = {}  # adjacency and patch labels that were built before
+        self._small_bytes = 0
         if load_at_init:
             self._kept = {name: self._build_bag(name) for name in tqdm(names, desc="Loading bags", unit="bag")}
 
@@ -236,6 +239,20 @@ class TridentWSIDataset(Dataset):
         cells = grid_cells(self._store.coords[rows], slide.step_level0) if places else None
         return self._store.features[rows], cells
 
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_small": {}, "_small_bytes": 0}  # workers build their own
+
+    def _remember(self, key: str, name: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What is small beside the features is built once, as long as all of it stays below `KEEP` bytes."""
+        if (key, name) not in self._small:
+            value = build()
+            if self._small_bytes >= KEEP:
+                return value
+            self._small[key, name] = value
+            count = value._nnz() * 20 if value.is_sparse else value.numel() * 8
+            self._small_bytes += count
+        return self._small[key, name]
+
     def _build_bag(self, name: str) -> TensorDict:
         places = bool({"coords", "adj", "y_inst"} & set(self.bag_keys)) or self.patch_size is not None
         features, cells = (self._read_store if self._store else self._read_file)(name, places)
@@ -247,10 +264,15 @@ class TridentWSIDataset(Dataset):
         if "coords" in self.bag_keys:
             bag["coords"] = torch.from_numpy(cells)
         if "adj" in self.bag_keys:
-            bag["adj"] = build_adjacency(cells, self.distance, features if self.adj_with_dist else None, self.norm_adj)
+            weigh = features if self.adj_with_dist else None
+            bag["adj"] = self._remember(
+                "adj", name, lambda: build_adjacency(cells, self.distance, weigh, self.norm_adj)
+            )
         if "y_inst" in self.bag_keys:
-            labels = read_patch_labels(self.patch_labels_path / f"{name}.h5", len(features))
-            bag["y_inst"] = torch.from_numpy(labels)
+            file = self.patch_labels_path / f"{name}.h5"
+            bag["y_inst"] = self._remember(
+                "y_inst", name, lambda: torch.from_numpy(read_patch_labels(file, len(features)))
+            ).clone()
         bag["Y"] = torch.tensor(float(self._label[name]))
         return TensorDict({key: bag[key] for key in self.bag_keys})
 
