@@ -157,16 +157,13 @@ def train_theirs(root: Path, keys, epochs: int):
     """torchmil's dataset in memory, its collate and its Trainer; validation in each epoch."""
     import torchmetrics
     from torchmil.data import collate_fn as their_collate
-    from torchmil.models import ABMIL as Theirs
     from torchmil.utils import Trainer
 
     warnings.simplefilter("ignore")
     dataset = theirs(root, keys)
     train, val = _loaders(dataset, len(dataset) * 3 // 4, lambda bags: _squeeze(their_collate(bags)))
     torch.manual_seed(0)
-    model = ABMIL(768)
-    twin = Theirs(in_shape=(768,))
-    del twin  # the same architecture; ours is trained in both, so that the losses can be compared
+    model = ABMIL(768)  # ours in both, so that the losses can be compared
     trainer = Trainer(
         model, torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=1e-3), obj_metric="acc", device="cpu", verbose=False,
         metrics_dict={"acc": torchmetrics.Accuracy(task="binary")}, disable_pbar=True,

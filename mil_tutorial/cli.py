@@ -314,12 +314,11 @@ def _write_evaluation(out: Path, found, metrics, state, checkpoint, data) -> Non
 
 
 def _localize(args) -> int:
-    import cv2
     import torch
 
     from mil_tutorial import report
     from mil_tutorial.localization import find_detections, write_detections, write_geojson
-    from mil_tutorial.pictures import draw_scores
+    from mil_tutorial.pictures import draw_scores, encode_jpeg
     from mil_tutorial.viewer import view_heatmap
 
     model, state = _load_checkpoint(args.checkpoint)
@@ -341,14 +340,16 @@ def _localize(args) -> int:
     from mil_tutorial.labels import read_patch_labels
 
     out = Path(args.out)
-    rows, found, lesions = [], {}, {}
+    rows, found, lesions, drawable = [], {}, {}, {}
+    bags = dict(zip(dataset.get_bag_names(), range(len(dataset)), strict=True))
     for name in tqdm(names, desc="Localizing", unit="slide"):
-        bag = dataset[dataset.get_bag_names().index(name)]
+        bag = dataset[bags[name]]
         with torch.inference_mode():
             probability = float(torch.sigmoid(model.eval()(bag["X"][None]))[0])
         scores = patch_scores(model, bag["X"])
         share = scores["attention x n"]
         patches = dataset.read_patches(name)
+        drawable[name] = patches, share
         side = patches.geometry.patch_size_level0
         found[name] = find_detections(share * probability / len(share), patches.coords, side)
         write_detections(out / "detections" / f"{name}.csv", found[name])
@@ -363,8 +364,7 @@ def _localize(args) -> int:
             view_heatmap(data.slide_path(name), patches.coords, side, shown, labels,
                          title=f"{name}: tumour probability {probability:.2f}", html=out / "html" / f"{name}.html")  # fmt: skip
         if args.froc:
-            label = dataset.get_bag_labels()[dataset.get_bag_names().index(name)]
-            lesions[name] = lesions_from_mask(data.mask_path(name), args.tumor_value) if label else None
+            lesions[name] = lesions_from_mask(data.mask_path(name), args.tumor_value) if bag["Y"] else None
     table = pd.DataFrame(rows)
     with written_whole(out / "localization.csv") as temporary:
         table.to_csv(temporary, index=False)
@@ -384,14 +384,11 @@ def _localize(args) -> int:
     if args.html:
         top = max(float(np.max(table["largest share"])), 2.0)
         for name in names[: args.pictures]:
-            patches = dataset.read_patches(name)
-            share = patch_scores(model, dataset[dataset.get_bag_names().index(name)]["X"])["attention x n"]
-            drawn = draw_scores(
-                data.slide_path(name), patches.coords, patches.geometry.patch_size_level0, share, 0, top
-            )
-            _, code = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            patches, share = drawable[name]
+            side = patches.geometry.patch_size_level0
+            drawn = draw_scores(data.slide_path(name), patches.coords, side, share, 0, top)
             caption = f"{name}: attention x n, one scale for all slides, 0 (violet) to {top:.0f} (yellow)"
-            parts.append(report.picture(code.tobytes(), caption, "jpeg"))
+            parts.append(report.picture(encode_jpeg(drawn), caption, "jpeg"))
     report.write_page(out / "report.html", "Localization on the test slides", parts)
     print(
         f"{len(names)} slides: detections (CSV), patches and regions for QuPath (GeoJSON), report"

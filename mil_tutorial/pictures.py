@@ -17,6 +17,12 @@ LABEL_NAMES = {-1: "unknown", 0: "normal", 1: "tumour"}
 LABEL_COLORS = {-1: GREY, 0: NORMAL, 1: TUMOR}
 
 
+def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
+    """A picture uint8 (h, w, 3) RGB as the bytes of a JPEG file."""
+    _, code = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return code.tobytes()
+
+
 def show_images(images, titles, width: float = 12.0, heights: float | None = None):
     """Pictures side by side without axes; returns the axes for more drawing.
 

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from mil_tutorial import trident
 from mil_tutorial.files import DataError, written_whole
 from mil_tutorial.geometry import Geometry
-from mil_tutorial.pictures import outline_patches
+from mil_tutorial.pictures import encode_jpeg, outline_patches
 from mil_tutorial.slides import SLIDE_SUFFIXES, open_slide, read_overview, read_patch, slide_mpp
 
 TISSUE_MPP = 8.0  # µm per pixel at which tissue is found
@@ -149,9 +149,8 @@ def _batches(slide, path, coords, side, px, size) -> Iterator[np.ndarray]:
 
 
 def _write_jpeg(path: Path, rgb: np.ndarray) -> None:
-    _, code = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     with written_whole(path) as temporary:
-        temporary.write_bytes(code.tobytes())
+        temporary.write_bytes(encode_jpeg(rgb))
 
 
 def _tissue_outlines(tissue: np.ndarray, size: tuple[int, int]) -> list[list[np.ndarray]]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
 
-import cv2
 import numpy as np
 
 from mil_tutorial.files import written_whole
 from mil_tutorial.geometry import as_coords
+from mil_tutorial.pictures import encode_jpeg
 from mil_tutorial.slides import open_slide, read_overview, read_patch
 
 PALETTE = "Viridis256"  # readable for colour-blind readers, and in grey
@@ -32,8 +32,7 @@ def _pictures(slide, coords: np.ndarray, side: int, score: np.ndarray) -> dict[s
 
     def encode(i: int) -> tuple[str, str]:
         rgb = read_patch(slide, *coords[i].tolist(), side, PICTURE_PX)
-        _, code = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
-        return str(i), base64.b64encode(code.tobytes()).decode()
+        return str(i), base64.b64encode(encode_jpeg(rgb, 80)).decode()
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return dict(pool.map(encode, chosen.tolist()))
