@@ -143,7 +143,7 @@ def pack(run: str | os.PathLike, encoder: str, progress: bool = True) -> PackedF
     for left in run.glob(f".packed_{encoder}.*"):
         if time.time() - left.stat().st_mtime > 86_400:  # of a run that was killed; a younger one may be alive
             shutil.rmtree(left, ignore_errors=True)
-    headers = {name: trident.features_shape(path) for name, path in files.items()}
+    headers = {name: trident.features_header(path, coords=False)[:2] for name, path in files.items()}
     dims = {shape[1] for shape, _ in headers.values() if shape[0]}
     if len(dims) > 1:
         usual = max(dims, key=[s[1] for s, _ in headers.values()].count)

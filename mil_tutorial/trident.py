@@ -72,12 +72,15 @@ def read_patches(path: str | os.PathLike) -> Patches:
     """
     path = Path(path)
     with open_h5(path) as file:
-        dataset = _dataset(file, "coords", path)
-        if dataset.ndim != 2 or dataset.shape[1] != 2:
-            raise DataError(f"{path}: 'coords' has shape {dataset.shape}, expected (n, 2). Make the coordinates again.")
-        geometry = Geometry.from_attributes(dataset.attrs, path)
-        coords = _read_rows(dataset).astype(np.int64, copy=False)
-        return Patches(path.stem.removesuffix("_patches"), coords, geometry)
+        coords = _coords(file, path, "Make the coordinates again.")
+        return Patches(path.stem.removesuffix("_patches"), coords, Geometry.from_attributes(file["coords"].attrs, path))
+
+
+def _coords(file: h5py.File, path: Path, remedy: str) -> np.ndarray:
+    dataset = _dataset(file, "coords", path)
+    if dataset.ndim != 2 or dataset.shape[1] != 2:
+        raise DataError(f"{path}: 'coords' has shape {dataset.shape}, expected (n, 2). {remedy}")
+    return _read_rows(dataset).astype(np.int64, copy=False)
 
 
 def _features(file: h5py.File, path: Path) -> tuple[h5py.Dataset, tuple[int, int]]:
@@ -94,28 +97,17 @@ def _features(file: h5py.File, path: Path) -> tuple[h5py.Dataset, tuple[int, int
 
 
 def _feature_coords(file: h5py.File, path: Path) -> np.ndarray | None:
-    if "coords" not in file:
-        return None
-    dataset = _dataset(file, "coords", path)
-    if dataset.ndim != 2 or dataset.shape[1] != 2:
-        raise DataError(f"{path}: 'coords' has shape {dataset.shape}, expected (n, 2). Make the features again.")
-    return _read_rows(dataset).astype(np.int64, copy=False)
+    return _coords(file, path, "Make the features again.") if "coords" in file else None
 
 
-def features_header(path: str | os.PathLike) -> tuple[tuple[int, int], np.dtype, np.ndarray | None]:
-    """Shape (n, D), type and coordinates (n, 2) of a feature file, without reading its features. Raises as `read_features`."""
+def features_header(
+    path: str | os.PathLike, coords: bool = True
+) -> tuple[tuple[int, int], np.dtype, np.ndarray | None]:
+    """Shape (n, D), type and, if asked for, coordinates (n, 2) of a feature file, without its features. Raises as `read_features`."""
     path = Path(path)
     with open_h5(path) as file:
         dataset, shape = _features(file, path)
-        return shape, dataset.dtype, _feature_coords(file, path)
-
-
-def features_shape(path: str | os.PathLike) -> tuple[tuple[int, int], np.dtype]:
-    """Shape (n, D) and type of a feature file. Raises as `read_features`."""
-    path = Path(path)
-    with open_h5(path) as file:
-        dataset, shape = _features(file, path)
-        return shape, dataset.dtype
+        return shape, dataset.dtype, _feature_coords(file, path) if coords else None
 
 
 def read_features(path: str | os.PathLike, coords: bool = True) -> tuple[np.ndarray, np.ndarray | None]:

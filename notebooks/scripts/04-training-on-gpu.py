@@ -66,10 +66,10 @@ print(f"{len(train_set)} training and {len(val_set)} validation slides, {encoder
 
 
 # %%
-def make_loader(part, seed=None):
-    """Four bags at a time; shuffled, in an order that the seed fixes, or in order."""
+def make_loader(part, seed=None, batch_size=4):
+    """Some bags at a time; shuffled, in an order that the seed fixes, or in order."""
     generator = torch.Generator().manual_seed(seed) if seed is not None else None
-    return DataLoader(part, batch_size=4, shuffle=seed is not None, generator=generator, collate_fn=collate_fn)
+    return DataLoader(part, batch_size=batch_size, shuffle=seed is not None, generator=generator, collate_fn=collate_fn)
 
 
 train_loader, val_loader = make_loader(train_set, seed=0), make_loader(val_set)
@@ -479,15 +479,10 @@ test_set = TridentWSIDataset(
 test_set = bags_in_memory(test_set, progress=False) if data.synthetic else test_set
 
 
-def one_by_one(part, seed=None):
-    generator = torch.Generator().manual_seed(seed) if seed is not None else None
-    return DataLoader(part, batch_size=1, shuffle=seed is not None, generator=generator, collate_fn=collate_fn)
-
-
 @torch.inference_mode()
 def test_auc(model):
     model.eval()
-    scores = [answer(model, batch.to(device)) for batch in one_by_one(test_set)]
+    scores = [answer(model, batch.to(device)) for batch in make_loader(test_set, batch_size=1)]
     return roc_auc_score(test_set.get_bag_labels(), scores)
 
 
@@ -506,8 +501,8 @@ for name, make in candidates.items():
         network = make()
         fit(
             network,
-            one_by_one(train_set, seed),
-            one_by_one(val_set),
+            make_loader(train_set, seed, batch_size=1),
+            make_loader(val_set, batch_size=1),
             epochs=6,
             lr=LEARNING_RATE,
             device=device,
