@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import resource
-import threading
 import time
 from pathlib import Path
 
 import torch
 from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader
-from training import RUN, make_tree, ours
+from training import RUN, OwnMemory, make_tree, ours
 
 from mil_tutorial import ABMIL, bags_in_memory, collate_fn, fit, pack, pick_device
 from mil_tutorial.training import pick_precision
@@ -33,20 +32,6 @@ class Clock:
         now = time.perf_counter()
         print(f"  {what:44} {now - self.last:7.2f} s", flush=True)
         self.last = now
-
-
-class OwnMemory(threading.Thread):
-    """The largest memory of this process that no file stands behind, in GB (Linux)."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.peak = 0.0
-
-    def run(self):
-        while True:
-            text = Path("/proc/self/status").read_text()
-            self.peak = max(self.peak, int(text.split("RssAnon:")[1].split()[0]) / 2**20)
-            time.sleep(0.05)
 
 
 def loaders(dataset, batch_size: int, pin: bool):

@@ -18,10 +18,9 @@ from mil_tutorial.slides import open_slide, read_overview, read_patch
 PALETTE = "Viridis256"  # readable for colour-blind readers, and in grey
 
 
+PANEL_PX = 380  # width of a panel's picture; its height follows the slide's shape
 PICTURE_PX = 384  # side of a patch that is clicked on
-PICTURES = (
-    120  # patches whose picture is in the page: all of a small slide, of a large one those of highest and lowest score
-)
+PICTURES = 120  # patches whose picture is in the page: all of a small slide, else those of highest and lowest score
 HINT = "Click on a patch to see it close up."
 
 
@@ -103,11 +102,10 @@ def build_view(
     )
     x_range, y_range = Range1d(0, width, bounds=(-width, 2 * width)), Range1d(height, 0)
     panels = [("Slide", None)] + ([("Ground truth", "truth")] if labels is not None else []) + [("Scores", "score")]
-    plots, side = [], 1 if len(panels) < 3 else 0
+    plots = []
     for heading, kind in panels:
-        w = (470, 330)[1 - side]
-        plot = figure(width=w, height=int(w * height / width) + 70, x_range=x_range, y_range=y_range, title=heading,
-                      tools="pan,wheel_zoom,reset,save", active_scroll="wheel_zoom", match_aspect=True, output_backend="canvas")  # fmt: skip
+        plot = figure(frame_width=PANEL_PX, frame_height=round(PANEL_PX * height / width), x_range=x_range, y_range=y_range, title=heading,
+                      tools="pan,wheel_zoom,reset,save", active_scroll="wheel_zoom", output_backend="canvas")  # fmt: skip
         plot.image_rgba([_image(overview)], x=0, y=0, dw=width, dh=height)  # y grows downwards, as in the slide
         box = {"x": "x", "y": "y", "width": patch_size_level0, "height": patch_size_level0, "source": source}
         if kind == "truth":
@@ -151,8 +149,9 @@ def build_view(
         target.text = `<b>patch ${i}</b>, x ${d['left'][i]}, y ${d['top'][i]}<br>score ${d['score'][i].toFixed(3)}, ${d['truth'][i]}<br>${picture}`;
     """))  # fmt: skip
     heading = Div(text=f"<h3>{escape(title)}</h3>") if title else None
-    parts = [heading, row(menu, opacity, threshold), row(*plots), close_up]
-    return column(*[p for p in parts if p is not None], name="heatmap")
+    wrap = {"flex-wrap": "wrap"}  # on a narrow screen one below the other
+    parts = [heading, row(menu, opacity, threshold, styles=wrap), row(*plots, styles=wrap), close_up]
+    return column(*[p for p in parts if p is not None], name="heatmap", sizing_mode="stretch_width")
 
 
 def view_heatmap(
