@@ -7,17 +7,20 @@ BIN    := $(VENV)/bin
 #   make course PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 
-.PHONY: course test env lab notebooks figures lint fixture bench kill clean help
+.PHONY: course test test-site env lab notebooks figures lint fixture site workshop bundle cards bench kill clean help
 .DEFAULT_GOAL := help
 
 help:            ## show the targets
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST)
 
 course: env      ## run the whole course; DATA=<root> takes your own slides
 	$(BIN)/mil-tutorial course $(if $(DATA),--data "$(DATA)")
 
 test: env        ## run the tests, every notebook among them
 	$(BIN)/python -m pytest
+
+test-site: site  ## build the website and test it in a real browser, JupyterLab and the launch on a bare machine too
+	$(BIN)/python -m pytest tests/browser
 
 lab: env         ## open the course in JupyterLab
 	$(BIN)/jupyter lab notebooks/01-data-and-patch-labels.ipynb
@@ -34,11 +37,27 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 notebooks: env   ## build notebooks/*.ipynb from notebooks/scripts/*.py
 	$(BIN)/python tools/build_notebooks.py
 
+site: $(VENV)/.site   ## build the website into build/site
+	$(BIN)/python tools/make_site.py
+
+workshop: $(VENV)/.site   ## student, solution and instructor notebooks and slides into build/workshop
+	$(BIN)/python tools/make_site.py
+	$(BIN)/python tools/make_workshop.py
+
+bundle: $(VENV)/.site   ## one zip for a room without network; BUNDLE_ARGS="--wheels" puts the wheels in
+	$(BIN)/python tools/make_bundle.py $(BUNDLE_ARGS)
+
+cards: env       ## write the measured seconds and memory of the last `make course` into the notebooks' cards
+	$(BIN)/python tools/update_cards.py
+	$(BIN)/python tools/build_notebooks.py
+
 figures: env     ## draw the pictures of the README
 	$(BIN)/python tools/make_figures.py
 
-lint: env        ## ruff
+lint: env        ## ruff and spelling
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 fixture: env     ## draw all synthetic slides and compare them with what ships
 	$(BIN)/mil-tutorial fixture --all --verify
@@ -52,5 +71,9 @@ bench: env       ## the timings of benchmarks/README.md (half an hour; needs 12 
 kill: env        ## stop training at twenty random moments and resume it
 	MIL_TUTORIAL_KILLS=20 $(BIN)/python -m pytest -k killed_at_random_moments tests/test_training_and_evaluation.py
 
+$(VENV)/.site: $(VENV)/.ready
+	$(BIN)/python -m pip install --progress-bar on -c constraints.txt $(PIP_ARGS) -e '.[course,test,site]'
+	@touch $@
+
 clean:           ## remove what was built, not the drawn slides in the cache folder
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site/notebooks .pytest_cache .ruff_cache

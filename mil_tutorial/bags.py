@@ -62,7 +62,7 @@ def build_adjacency(
     Args:
         cells: (n, 2) grid places.
         distance: patches at most this far apart are neighbours; sqrt(2) takes the eight around a patch.
-        features: if given, (n, D): an edge weighs exp(-|x_i - x_j| / D) in place of 1.
+        features: if given, (n, D): an edge weighs `exp(-|x_i - x_j| / D)` in place of 1.
         normalize: divide by the square roots of both degrees.
 
     Returns:

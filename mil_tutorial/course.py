@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -78,7 +79,9 @@ def run_notebook(path: Path, target: Path, timeout: int = 1200, bar: tqdm | None
                 client.execute_cell(cell, index)
             seconds = time.perf_counter() - start
             probe = nbformat.v4.new_code_cell(_PEAK)
+            title = notebook.cells[0]
             client.execute_cell(probe, 0, store_history=False)
+            notebook.cells[0] = title  # nbclient puts the cell that it ran in the place that it is told
             peak = int(probe.outputs[0]["text"])
     except (CellExecutionError, CellTimeoutError) as failure:
         seconds, error = time.perf_counter() - start, str(failure).strip().splitlines()[-1]
@@ -88,7 +91,8 @@ def run_notebook(path: Path, target: Path, timeout: int = 1200, bar: tqdm | None
 
 
 def run_course(out: str | os.PathLike = "build/notebooks", only: str | None = None) -> list[NotebookRun]:
-    """Execute all notebooks, or those whose name begins with `only`, with a progress bar.
+    """Execute all notebooks, or those whose name begins with `only`, with a progress bar. `out` gets the executed copies, and
+    after a run of all of them `course.json` with seconds and memory.
 
     Raises:
         DataError: the packages of the course are not installed, or no notebook of that name.
@@ -109,6 +113,11 @@ def run_course(out: str | os.PathLike = "build/notebooks", only: str | None = No
         for path in bar:
             bar.set_postfix_str(path.stem)
             runs.append(run_notebook(path, out / path.name, bar=bar))
+    if only is None:
+        measured = [{"name": r.name, "seconds": round(r.seconds, 1), "gigabytes": round(r.peak / 2**30, 2), "result": r.result,
+                     "error": r.error} for r in runs]  # fmt: skip
+        with written_whole(out / "course.json") as temporary:
+            temporary.write_text(json.dumps(measured, indent=1), encoding="utf-8")
     return runs
 
 

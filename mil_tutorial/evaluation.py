@@ -156,10 +156,10 @@ def bag_metrics(
         y_score: (bags,) probabilities or other scores, higher for tumour.
         threshold: a bag is called tumour above it. Choose it on validation bags, never on these.
         n_bootstrap: resamples; 0 gives intervals of NaN.
-        specificity: for `sensitivity_at_..._specificity`, the best sensitivity on the ROC curve at this specificity.
+        specificity: for `sensitivity_at_<...>_specificity`, the best sensitivity on the ROC curve at this specificity.
 
     Returns:
-        accuracy, balanced_accuracy, f1, sensitivity, specificity, auc, average_precision, sensitivity_at_..._specificity, and,
+        accuracy, balanced_accuracy, f1, sensitivity, specificity, auc, average_precision, `sensitivity_at_<...>_specificity`, and,
         if scores are in [0, 1], brier and calibration_error (10 bins of equal width). The interval of the AUC is
         `auc_interval`'s; accuracy, sensitivity and specificity of 0 or 1 have the exact binomial one. What one class alone cannot define is NaN.
 

@@ -21,6 +21,7 @@ PALETTE = "Viridis256"  # readable for colour-blind readers, and in grey
 PANEL_PX = 380  # width of a panel's picture; its height follows the slide's shape
 PICTURE_PX = 384  # side of a patch that is clicked on
 PICTURES = 120  # patches whose picture is in the page: all of a small slide, else those of highest and lowest score
+FIT = "new ResizeObserver(() => { if (frameElement) frameElement.style.height = document.documentElement.scrollHeight + 8 + 'px'; }).observe(document.body);"
 HINT = "Click on a patch to see it close up."
 
 
@@ -173,14 +174,17 @@ def view_heatmap(
         ValueError: no scores, or scores of another length, NaN or infinite.
     """
     from bokeh.embed import file_html
-    from bokeh.io import output_notebook, show
     from bokeh.resources import INLINE
 
     view = build_view(slide, coords, patch_size_level0, scores, labels, title)
+    page = file_html(view, INLINE, escape(title or "Heatmap"))
     if html is not None:
-        page = file_html(view, INLINE, escape(title or "Heatmap"))
         with written_whole(html) as temporary:
             temporary.write_text(page, encoding="utf-8")
         return
-    output_notebook(INLINE, hide_banner=True)
-    show(view)
+    from IPython.display import HTML, display
+
+    # A page in a frame: the same in JupyterLab, on Colab and in a saved notebook, with no extension and no network.
+    page = page.replace("</body>", f"<script>{FIT}</script></body>")
+    frame = f'<iframe title="{escape(title or "Heatmap")}" style="width:100%;height:640px;border:0" srcdoc="{escape(page)}"></iframe>'
+    display(HTML(f"<div>{frame}</div>"))

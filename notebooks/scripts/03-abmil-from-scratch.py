@@ -1,13 +1,16 @@
 # %% [markdown]
 # # 3 · Attention-based MIL from scratch
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/mil-tutorial/mil-tutorial/blob/main/notebooks/03-abmil-from-scratch.ipynb) [![Open on Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/mil-tutorial/mil-tutorial/main?labpath=notebooks/03-abmil-from-scratch.ipynb)
+#
 # **Course: Multiple Instance Learning for whole-slide images** · notebook 3 of 6
 #
 # | | |
 # |---|---|
 # | **You will be able to** | build ABMIL line by line · say what attention is · show that order, padding and neighbours in a batch change nothing |
 # | **You need** | notebook 2, and `torch.nn` (necessary) · gradients and softmax (helpful) |
-# | **Time** | about 40 minutes to read and do; it runs in well under a minute on two CPU cores |
+# | **Time** | about 55 minutes to read and do |
+# | **Measured** | runs in 4 s and takes 0.5 GB of memory, on two CPU cores |
 # | **Data** | features of the synthetic slides, which ship with the course |
 
 
@@ -29,6 +32,8 @@ use_style()
 
 # %% [markdown]
 # ## The idea in one picture
+#
+# <!-- instructor, 5 min: Cover the third picture and ask for weights by hand. Then show it. -->
 #
 # A bag of patches must become **one** vector, whatever its size. The mean of all patches is one way: but one tumour patch
 # among a thousand is then lost. The maximum is another: but it learns from one patch at a time. **Attention** is between
@@ -59,6 +64,8 @@ plt.show()
 #
 # ## The equations
 #
+# <!-- instructor, 6 min: Write shapes under every symbol. Nobody gets lost who knows the shapes. -->
+#
 # For patches $\mathbf{x}_1, \dots, \mathbf{x}_n$ (Ilse, Tomczak and Welling, 2018):
 #
 # | | equation | in words |
@@ -72,6 +79,8 @@ plt.show()
 # The original tutorial leaves equation 1 out. We do so too at first.
 #
 # ## By hand, for one slide
+#
+# <!-- instructor, 8 min: Common mistake: softmax over the wrong dimension. It sums to 1 over features then, and nothing complains. -->
 
 # %%
 from mil_tutorial import TridentWSIDataset, open_data
@@ -115,6 +124,8 @@ plt.show()
 #
 # ## A batch of bags: where the mask comes in
 #
+# <!-- instructor, 8 min: Let someone forget the mask on purpose, and look at the number that changes. -->
+#
 # In a padded batch some rows are not patches. They must get weight 0. If $f_i = -\infty$ then $\exp(f_i) = 0$. So we write
 # $-\infty$ there before the softmax. This is the whole model:
 
@@ -154,6 +165,8 @@ print(sum(p.numel() for p in model.parameters()), "parameters")
 #
 # ## Checks that every MIL model should pass
 #
+# <!-- instructor, 6 min: The most useful section of the course for researchers. Ask which of the checks their own model passes. -->
+#
 # > **Predict:** which of these change the logit of a bag: (a) another order of its patches, (b) ten rows of padding, (c) other bags in the batch?
 
 # %%
@@ -187,6 +200,8 @@ print(
 # %% [markdown]
 # ## One step of learning
 #
+# <!-- instructor, 4 min: A parameter that does not move is the most common silent mistake. -->
+#
 # Does every parameter move? One with no gradient is a mistake that no error message tells you about.
 
 # %%
@@ -203,6 +218,8 @@ for name, p in model.named_parameters():
 
 # %% [markdown]
 # ## Gated attention
+#
+# <!-- instructor, 4 min: Skip in the three-hour plan. -->
 #
 # $\tanh$ is nearly a straight line around 0. The paper adds a gate, a second layer with a sigmoid, that multiplies it:
 #
@@ -244,6 +261,8 @@ print("notebook, package, padded and packed agree")
 #
 # ## In torchmil
 #
+# <!-- instructor, 2 min: Equal weights, equal answers. -->
+#
 # The same model with the same weights must give the same numbers.
 
 # %%
@@ -278,6 +297,8 @@ print("by hand:", (torch.exp(big) / torch.exp(big).sum()).tolist(), " torch.soft
 
 # %% [markdown]
 # ## Exercises
+#
+# <!-- instructor, 12 min: Exercise 4 is with pencil. Let two people with different answers explain theirs. -->
 #
 # **Exercise 1 (★).** Write `softmax(f)` for one bag so that it does not overflow.
 #
@@ -353,10 +374,88 @@ assert check_mean_pool(mean_pool) == "Right.", check_mean_pool(mean_pool)
 print(tuple(mean_pool(batch["X"], batch["mask"]).shape))
 
 # %% [markdown]
-# **Exercise 3 (★★★).** Derive what happens to the attention when all patches are copied twice. Then test it: does the logit change?
+# **Exercise 3 (★★★).** Write `masked_softmax(f, mask)` for a padded batch, (B, N) and (B, N) → (B, N): 0 at padding, and over the
+# real patches of each bag a softmax that does not overflow.
 #
-# <details><summary>Answer</summary>Every weight is halved, as there are twice as many. Their weighted mean stays. So does the logit: ABMIL cannot count, it sees shares. Run <code>model(torch.cat([X, X])[None])</code>.</details>
+# <details><summary>Hint</summary>Write −∞ at the padding first, with <code>torch.where</code> or <code>masked_fill</code>. Then do what you did in exercise 1, along <code>dim=1</code>.</details>
+
+
+# %% tags=["exercise"]
+def masked_softmax(f, mask): ...  # write your code here
+
+
+# %% tags=["check"]
+def check_masked_softmax(function):
+    f = torch.tensor([[1.0, 2.0, 50.0], [400.0, 0.0, -400.0]])
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    answer = function(f, mask)
+    if answer is None:
+        return "Not yet: the function returns nothing."
+    if answer.shape != f.shape:
+        return f"Not yet: the shape is {tuple(answer.shape)}, expected {tuple(f.shape)}."
+    if not torch.isfinite(answer).all():
+        return "Not yet: something overflows or divides by zero. Subtract the largest value of each bag."
+    if answer[0, 2] != 0:
+        return f"Not yet: the padding of the first bag has the weight {answer[0, 2]:.3f}, expected 0."
+    if not torch.allclose(answer.sum(1), torch.ones(2)):
+        return f"Not yet: the weights of the bags sum to {answer.sum(1).tolist()}, expected 1 and 1."
+    if not torch.allclose(answer[0, :2], torch.softmax(f[0, :2], 0)):
+        return "Not yet: the weights of the first bag are not the softmax of its two real patches."
+    return "Right."
+
+
+print(check_masked_softmax(masked_softmax))
+
+
+# %% tags=["solution"]
+# @title Solution of exercise 3
+def masked_softmax(f, mask):
+    f = f.masked_fill(~mask, -torch.inf)
+    e = torch.exp(f - f.max(dim=1, keepdim=True).values)  # exp(-inf) is 0
+    return e / e.sum(dim=1, keepdim=True)
+
+
+assert check_masked_softmax(masked_softmax) == "Right.", check_masked_softmax(masked_softmax)
+print(
+    "weights of each bag sum to", masked_softmax(torch.randn(2, 5), torch.ones(2, 5, dtype=torch.bool)).sum(1).tolist()
+)
+
+# %% [markdown]
+# **Exercise 4 (★★★, with pencil).** All patches of a slide are in the bag twice. Predict: by which factor does each patch's weight
+# change, and by how much does the logit change? Write two numbers.
 #
+# <details><summary>Hint</summary>Write the softmax with 2n terms. What happens to its denominator? Then write z.</details>
+
+# %% tags=["exercise"]
+weight_factor, logit_change = None, None  # write your answers here
+
+
+# %% tags=["check"]
+def check_copies(weight_factor, logit_change):
+    if weight_factor is None or logit_change is None:
+        return "Not yet: replace both None by numbers."
+    X = bags[0]["X"]
+    with torch.inference_mode():
+        (one, f), (two, g) = (model(x[None], return_att=True) for x in (X, torch.cat([X, X])))
+    factor = (torch.softmax(g[0], 0)[: len(X)] / torch.softmax(f[0], 0)).mean().item()
+    if abs(weight_factor - factor) > 0.01:
+        return f"Not yet: the model's weights change by the factor {factor:.3f}, you say {weight_factor}."
+    if abs(logit_change - (two - one).item()) > 0.01:
+        return f"Not yet: the logit changes by {(two - one).item():.3f}, you say {logit_change}."
+    return "Right."
+
+
+print(check_copies(weight_factor, logit_change))
+
+# %% tags=["solution"]
+# @title Solution of exercise 4
+# Twice as many terms in the denominator: each weight is halved. Their weighted mean stays, and so does the logit.
+# ABMIL cannot count: it sees shares.
+weight_factor, logit_change = 0.5, 0.0
+assert check_copies(weight_factor, logit_change) == "Right.", check_copies(weight_factor, logit_change)
+print("each weight is halved, the logit stays")
+
+# %% [markdown]
 # ## Recap
 #
 # - Attention pooling is a **weighted mean**, and the weights come from the patches themselves.
@@ -371,6 +470,15 @@ print(tuple(mean_pool(batch["X"], batch["mask"]).shape))
 #    <details><summary>Answer</summary>Because z is a weighted mean of the patches, so it has their size.</details>
 # 3. *What would a second softmax over the batch do?*
 #    <details><summary>Answer</summary>Bags would compete with each other, and a slide's answer would depend on its neighbours. That is a bug, and check (c) finds it.</details>
+# 4. *The bag label is positive. Is the gradient the same for all patches?*
+#    <details><summary>Answer</summary>No. A patch with more attention has more weight in z and gets a larger share of the gradient. So the patches that already count learn fastest.</details>
+# 5. *You shuffle the patches of a bag. What happens to the logit, and what to the attention?*
+#    <details><summary>Answer</summary>The logit stays, as a sum has no order. The attention is shuffled in the same way as the patches.</details>
+#
+# ### References
+#
+# - M. Ilse, J. M. Tomczak, M. Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018, [arXiv:1802.04712](https://arxiv.org/abs/1802.04712).
+# - M. Zaheer et al., *Deep Sets*, NeurIPS 2017, [arXiv:1703.06114](https://arxiv.org/abs/1703.06114). Why the order of a set must not matter, and what follows.
 #
 # **Next:** notebook 4 trains the model, on a GPU if there is one.
 

@@ -1,0 +1,74 @@
+"""JupyterLab in a real browser: notebook 01 opens, runs all cells and shows its figures."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+
+@pytest.fixture
+def lab(repo, tmp_path):
+    pytest.importorskip("jupyterlab", reason="pip install -e '.[course]' brings JupyterLab")
+    shutil.copy(repo / "notebooks" / "01-data-and-patch-labels.ipynb", tmp_path)
+    settings = tmp_path / "settings"
+    environment = {
+        **os.environ,
+        "JUPYTERLAB_SETTINGS_DIR": str(settings),
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", "--IdentityProvider.token=course",
+               f"--ServerApp.root_dir={tmp_path}", "--LabApp.news_url=", "--ServerApp.open_browser=False"]  # fmt: skip
+    log = open(tmp_path / "lab.log", "w")  # noqa: SIM115 (closed below)
+    runtime = tmp_path / "runtime"
+    process = subprocess.Popen(
+        command, env={**environment, "JUPYTER_RUNTIME_DIR": str(runtime)}, stdout=log, stderr=log
+    )
+    address, deadline = None, time.monotonic() + 60
+    while time.monotonic() < deadline and address is None:
+        time.sleep(0.5)
+        for file in runtime.glob("jpserver-*.json"):
+            found = json.loads(file.read_text())["url"]
+            try:
+                urllib.request.urlopen(f"{found}api?token=course", timeout=2)
+                address = found
+            except OSError:
+                continue
+    assert address, (tmp_path / "lab.log").read_text()[-2000:]
+    yield address
+    process.terminate()
+    process.wait(20)
+    log.close()
+
+
+def test_jupyterlab_runs_notebook_1_and_shows_its_figures(lab, open_page):
+    page = open_page(
+        f"{lab}lab/tree/01-data-and-patch-labels.ipynb?token=course",
+        allow=(lab, "data:", "blob:", lab.replace("http", "ws")),
+    )
+    page.locator(".jp-Notebook").wait_for(timeout=60_000)
+    page.wait_for_timeout(2000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    result = page.get_by_text("Key result: test_005")
+    deadline = time.monotonic() + 180
+    while result.count() < 2 and time.monotonic() < deadline:  # once in the cell's code, once in its output
+        page.locator(".jp-Notebook .jp-WindowedPanel-outer").first.evaluate("e => e.scrollTo(0, e.scrollHeight)")
+        page.wait_for_timeout(1000)
+    errors = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count()
+    assert page.locator(".jp-RenderedText").get_by_text("Key result:").count() >= 1, (
+        f"no key result; {errors} outputs on stderr"
+    )
+    found = 0
+    outer = page.locator(".jp-Notebook .jp-WindowedPanel-outer").first
+    height = outer.evaluate("e => e.scrollHeight")
+    for place in range(0, int(height), 600):
+        outer.evaluate(f"e => e.scrollTo(0, {place})")
+        page.wait_for_timeout(80)
+        found = max(found, page.locator(".jp-RenderedImage img").count())
+    assert found >= 3, "the figures are not shown"
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0

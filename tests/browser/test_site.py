@@ -1,0 +1,181 @@
+"""The website, page by page, in a real browser with no network. Build it first: make site."""
+
+import http.server
+import re
+import threading
+from functools import partial
+from urllib.parse import unquote, urldefrag, urljoin, urlparse
+
+import numpy as np
+import pytest
+
+PAGES = [
+    "index",
+    "start",
+    "viewer",
+    "glossary",
+    "bibliography",
+    "api",
+    "teach",
+    "failures",
+    "contributing",
+    "changelog",
+    "search",
+    "genindex",
+]
+NOTEBOOKS = ["01-data-and-patch-labels", "02-bags-and-collate", "03-abmil-from-scratch", "04-training-on-gpu", "05-evaluation",
+             "06-metastasis-localization"]  # fmt: skip
+ALL = PAGES + [f"notebooks/{n}" for n in NOTEBOOKS]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.fixture(scope="session")
+def site(repo):
+    folder = repo / "build" / "site"
+    if not (folder / "index.html").exists():
+        pytest.skip("the site is not built: make site")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def address(site):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture
+def visit(open_page, address):
+    def visit_(name, **more):
+        return open_page(f"{address}{name}.html", allow=(address, "data:", "blob:", "about:"), **more)
+
+    return visit_
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_page_is_whole_on_desktop_and_phone(visit, name):
+    for width in (1400, 390):
+        page = visit(name, width=width)
+        page.wait_for_load_state("load")
+        assert page.faults == [], f"{name} at {width} px"
+        broken = page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
+        assert broken == [], name
+        assert page.evaluate("[...document.images].filter(i => !i.alt).map(i => i.src)") == [], (
+            f"{name}: pictures without a text"
+        )
+        over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert over <= 1, f"{name} is {over} px too wide at {width} px"
+
+
+def test_no_link_is_broken(site):
+    pages = {
+        p.relative_to(site).as_posix(): p.read_text(encoding="utf-8")
+        for p in site.rglob("*.html")
+        if "_static" not in p.parts
+    }
+    anchors = {name: set(re.findall(r'\s(?:id|name)="([^"]+)"', text)) for name, text in pages.items()}
+    wrong = []
+    for name, text in pages.items():
+        text = re.sub(r'srcdoc="[^"]*"', "", text)
+        for link in re.findall(r'<a\s[^>]*?href="([^"]+)"', text):
+            if urlparse(link).scheme or link.startswith("//"):
+                continue
+            target, anchor = urldefrag(urljoin(name, unquote(link)))
+            target = target or name
+            there = target in pages or (site / target).is_file()
+            if not there or (anchor and target in anchors and anchor not in anchors[target]):
+                wrong.append(f"{name}: {link}")
+    assert wrong == []
+
+
+def luminance(color):
+    parts = np.array([float(v) for v in re.findall(r"[\d.]+", color)[:3]]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def test_dark_mode_is_readable(visit):
+    for name in ("index", "notebooks/03-abmil-from-scratch"):
+        page = visit(name)
+        page.evaluate("document.documentElement.dataset.mode = document.documentElement.dataset.theme = 'dark'")
+        text, ground = page.evaluate(
+            "[getComputedStyle(document.querySelector('article p')).color, getComputedStyle(document.body).backgroundColor]"
+        )
+        light, dark = luminance(text), luminance(ground)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5 and dark < 0.1, f"{name}: {text} on {ground}"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "name",
+    ["index", "viewer", "glossary", "teach", "notebooks/03-abmil-from-scratch", "notebooks/06-metastasis-localization"],
+)
+def test_axe_finds_no_serious_fault(visit, name, theme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = visit(name)
+    page.evaluate(f"document.documentElement.dataset.mode = document.documentElement.dataset.theme = '{theme}'")
+    page.wait_for_timeout(500)
+    found = Axe().run(page, options={"iframes": False})
+    serious = [v for v in found.response["violations"] if v["impact"] in ("serious", "critical")]
+    assert serious == [], "\n".join(
+        f"{v['id']}: {v['help']} at {[n['target'] for n in v['nodes']][:4]}" for v in serious
+    )
+
+
+def test_search_finds_attention(visit):
+    page = visit("search")
+    page.goto(page.url + "?q=attention")
+    page.locator("ul.search li a").first.wait_for()
+    hits = page.locator("ul.search li a").all_inner_texts()
+    assert any("scratch" in h for h in hits) and any("Glossary" in h for h in hits), hits
+
+
+def test_solutions_are_closed_and_open_on_a_click(visit):
+    page = visit("notebooks/03-abmil-from-scratch")
+    closed = page.locator(".tag_solution details").first
+    assert closed.get_attribute("open") is None
+    closed.locator("summary").click()
+    assert "return e / e.sum()" in closed.inner_text()
+
+
+def test_formulas_are_set_without_a_network(visit):
+    page = visit("notebooks/03-abmil-from-scratch")
+    page.locator("mjx-container").first.wait_for()
+    assert page.locator("mjx-container").count() > 5 and page.locator("mjx-merror").count() == 0
+    assert page.faults == []
+
+
+@pytest.mark.parametrize("name", ["viewer", "notebooks/06-metastasis-localization"])
+def test_the_viewer_lives_in_the_page(visit, name):
+    page = visit(name)
+    frame = page.frame_locator("iframe").first
+    panels = frame.locator(".bk-Figure")
+    panels.last.scroll_into_view_if_needed()
+    before = panels.last.screenshot()
+    frame.get_by_role("slider").first.press("End")
+    page.wait_for_timeout(500)
+    assert panels.count() == 3 and panels.last.screenshot() != before
+    assert page.faults == []
+
+
+def test_notebooks_can_be_downloaded(visit, site):
+    page = visit("notebooks/02-bags-and-collate")
+    link = page.locator("a[href$='02-bags-and-collate.ipynb']").first.get_attribute("href")
+    assert (site / "notebooks" / link).resolve().is_file()
+
+
+def test_slides_show_figures_and_notes_without_a_network(open_page, repo):
+    deck = repo / "build" / "workshop" / "slides" / "03-abmil-from-scratch.html"
+    if not deck.exists():
+        pytest.skip("the slides are not built: make workshop")
+    page = open_page(deck.as_uri())
+    page.wait_for_function("window.Reveal && Reveal.isReady()")
+    assert page.evaluate("Reveal.getTotalSlides()") > 10
+    assert page.locator("aside.notes").count() > 5 and page.locator("section img").count() > 2
+    assert page.faults == []

@@ -1,0 +1,144 @@
+"""Build the website into build/site: executed notebooks, pages, API. `make site` calls this; Sphinx's warnings are errors."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from make_workshop import tags, without_notes
+
+from mil_tutorial import open_data, open_slide, view_heatmap
+from mil_tutorial.course import run_course, table
+from mil_tutorial.labels import read_patch_labels
+from mil_tutorial.trident import read_patches
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE, EXECUTED, PAGES, OUT = (
+    ROOT / "notebooks",
+    ROOT / "build" / "notebooks",
+    ROOT / "site" / "notebooks",
+    ROOT / "build" / "site",
+)
+BADGE = re.compile(r"^\[!\[.*(?:colab|binder).*\n?", re.MULTILINE | re.IGNORECASE)
+MIME = ("image/png", "text/html", "text/plain")
+
+
+def stale() -> list[str]:
+    """Notebooks whose executed copy is missing, failed, or was made from other cells."""
+    found = []
+    for source in sorted(SOURCE.glob("0*.ipynb")):
+        copy = EXECUTED / source.name
+        if not copy.exists():
+            found.append(source.stem)
+            continue
+        wanted, have = (nbformat.read(p, as_version=4) for p in (source, copy))
+        cells = [(c.cell_type, c.source) for c in have.cells]
+        failed = any(o.output_type == "error" for c in have.cells for o in c.get("outputs", ()))
+        if failed or cells != [(c.cell_type, c.source) for c in wanted.cells]:
+            found.append(source.stem)
+    return found
+
+
+def alt_text(cells: list, place: int) -> str:
+    """What a figure shows, in words: the "What to see" that follows it, else its section's heading."""
+    for cell in cells[place + 1 : place + 4]:
+        if cell.cell_type == "markdown" and (
+            found := re.search(r"\*What to see: (.*?)\*(?:\n\n|\n#|\Z)", cell.source, re.DOTALL)
+        ):
+            return re.sub(r"[*`$\\]", "", " ".join(found[1].split()))
+        if cell.cell_type == "code" and any("image/png" in o.get("data", {}) for o in cell.get("outputs", ())):
+            break
+    headings = [
+        h for c in cells[:place] if c.cell_type == "markdown" for h in re.findall(r"^#+ (.+)$", c.source, re.MULTILINE)
+    ]
+    return f"Figure of the section {headings[-1]}" if headings else "Figure"
+
+
+def page(notebook):
+    """The notebook as the site shows it: set-up and solutions closed, figures with a text, no badges (the site has buttons)."""
+    notebook = without_notes(notebook)
+    for place, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            cell.source = BADGE.sub("", cell.source)
+            continue
+        kind = tags(cell)
+        closed = {"setup": "hide-cell", "solution": "hide-cell"}
+        cell.metadata = {"tags": kind + [closed[k] for k in kind if k in closed]}
+        if any("image/png" in o.get("data", {}) for o in cell.outputs):
+            cell.metadata["mystnb"] = {"image": {"alt": alt_text(notebook.cells, place)}}
+        kept = []
+        for output in cell.outputs:
+            if output.output_type == "stream" and output.name == "stderr":
+                continue  # progress bars
+            if "data" in output:
+                if "application/vnd.jupyter.widget-view+json" in output.data:
+                    continue  # a progress bar
+                output.data = {k: v for k, v in output.data.items() if k in MIME}
+                if not output.data:
+                    continue
+            kept.append(output)
+        cell.outputs = kept
+    return notebook
+
+
+def write_viewer(path: Path) -> None:
+    """A page with the viewer for one synthetic tumour slide, scored by the model that notebook 6 trains."""
+    executed = EXECUTED / "outputs"
+    made = sorted(executed.glob("*.html"))
+    if made:
+        shutil.copy(made[0], path)
+        return
+    data = open_data("")  # the notebook's outputs were removed: show the ground truth's share instead
+    name = data.split("test")["wsi_name"].iloc[0]
+    patches = read_patches(data.trident_dir / "patches" / f"{name}_patches.h5")
+    labels = read_patch_labels(data.trident_dir / "patch_labels" / f"{name}.h5", len(patches.coords))
+    with open_slide(data.slide_path(name)) as slide:
+        view_heatmap(
+            slide,
+            patches.coords,
+            patches.geometry.patch_size_level0,
+            {"label": labels.astype(float)},
+            labels,
+            name,
+            html=path,
+        )
+
+
+def main() -> int:
+    """Execute what is not executed yet, and build."""
+    if missing := stale():
+        print(f"executing the notebooks first ({', '.join(missing)} changed)")
+        runs = run_course(EXECUTED)
+        print(table(runs))
+        if any(r.error for r in runs):
+            return 1
+    shutil.rmtree(PAGES, ignore_errors=True)
+    PAGES.mkdir()
+    for source in sorted(SOURCE.glob("0*.ipynb")):
+        nbformat.write(page(nbformat.read(EXECUTED / source.name, as_version=4)), PAGES / source.name)
+    (ROOT / "build").mkdir(exist_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-b",
+        "html",
+        "-d",
+        str(ROOT / "build" / "doctrees"),
+    ]
+    done = subprocess.run([*command, str(ROOT / "site"), str(OUT)], check=False)
+    if done.returncode == 0:
+        write_viewer(OUT / "_static" / "viewer.html")
+        print(f"the site lies in {OUT.relative_to(ROOT)}: open {OUT.relative_to(ROOT) / 'index.html'}")
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

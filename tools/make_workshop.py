@@ -1,0 +1,199 @@
+"""From each notebook the versions of a workshop: student, solution, instructor, and slides. `make workshop` calls this.
+
+build/workshop/student/      stubs, hints and checks, no solutions
+build/workshop/solution/     every stub filled in, every check answers "Right."
+build/workshop/instructor/   the solutions, with notes, minutes and common mistakes
+build/workshop/slides/       a deck for each notebook, from its headings and figures; opens without a network
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import nbformat
+from nbconvert.preprocessors import TagRemovePreprocessor
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "build" / "workshop"
+NOTE = re.compile(r"<!-- instructor, (\d+) min: (.*?) -->\n?", re.DOTALL)
+
+
+def tags(cell) -> list[str]:
+    """Tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def notes(notebook) -> list[tuple[str, int, str]]:
+    """Heading, minutes and note of each section that has one."""
+    found = []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for piece in re.split(r"(?m)^(?=##+ )", cell.source):
+                if note := NOTE.search(piece):
+                    found.append((piece.splitlines()[0].lstrip("# "), int(note[1]), note[2]))
+    return found
+
+
+def without_notes(notebook):
+    """A copy without the notes for instructors."""
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = NOTE.sub("", cell.source)
+    return notebook
+
+
+def student(notebook):
+    """Stubs, hints and checks, no solutions."""
+    remover = TagRemovePreprocessor(remove_cell_tags={"solution"}, enabled=True)
+    return remover.preprocess(without_notes(notebook), {})[0]
+
+
+def _filled(notebook):
+    """Each stub replaced by its solution; what the solution shows at the end follows the check."""
+    cells, stub = [], None
+    for cell in notebook.cells:
+        if "exercise" in tags(cell):
+            stub = len(cells)
+        if "solution" in tags(cell):
+            cell.metadata = {"tags": ["solution"]}  # open
+            answer, found, rest = cell.source.partition("\nassert check_")
+            if stub is None or not found:
+                raise SystemExit(f"a solution has no stub before it or no `assert check_...`:\n{cell.source}")
+            cells[stub].source, cells[stub].metadata = answer.strip(), {"tags": ["solution"]}
+            cell.source, stub = found.strip() + rest, None
+            cell.metadata = {}
+        cells.append(cell)
+    notebook.cells = cells
+    return notebook
+
+
+def solution(notebook):
+    """Every stub filled in."""
+    return _filled(without_notes(notebook))
+
+
+def instructor(notebook):
+    """The solutions, with a plan at the top and notes where they are needed."""
+    plan = "\n".join(f"| {heading} | {minutes} |" for heading, minutes, _ in notes(notebook))
+    total = sum(minutes for _, minutes, _ in notes(notebook))
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = NOTE.sub(r"> **For the instructor, \1 min.** \2\n", cell.source)
+    head = nbformat.v4.new_markdown_cell(
+        f"**Instructor's version.** {total} minutes in class.\n\n| section | minutes |\n|---|---|\n{plan}"
+    )
+    head["id"] = "instructor-plan"
+    notebook.cells.insert(1, head)
+    return _filled(notebook)
+
+
+def _pieces(cell):
+    """A Markdown cell, cut before each heading."""
+    for text in re.split(r"(?m)^(?=##+ )", cell.source):
+        if text.strip():
+            yield nbformat.v4.new_markdown_cell(text.strip())
+
+
+def _typed(cell, kind: str):
+    cell.metadata["slideshow"] = {"slide_type": kind}
+    return cell
+
+
+def slides(executed):
+    """One slide for each section with its first paragraph, one for each figure; all other words are speaker's notes."""
+    cells, section = [], ""
+    for cell in executed.cells:
+        if cell.cell_type == "code":
+            figures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+            if figures and section not in ("", "Exercises"):
+                shown = copy.deepcopy(cell)
+                shown.outputs = copy.deepcopy(figures)
+                cells.append(_typed(shown, "subslide"))
+            continue
+        for piece in _pieces(cell):
+            text, spoken = NOTE.sub("", piece.source).strip(), [f"{m} min. {t}" for m, t in NOTE.findall(piece.source)]
+            if text.startswith("# "):
+                cells.append(_typed(nbformat.v4.new_markdown_cell(text.split("\n| |")[0]), "slide"))
+                continue
+            if text.startswith("#"):
+                section = text.splitlines()[0].lstrip("# ")
+                if section == "References":
+                    continue
+                paragraphs = [p for p in text.split("\n\n") if "<details>" not in p]
+                kept = paragraphs[: 2 if section != "Recap" else None]
+                kept += (
+                    [p for p in paragraphs[2:] if "**Predict:**" in p or p.startswith("$$")]
+                    if section != "Recap"
+                    else []
+                )
+                if section == "Exercises":
+                    kept = [
+                        paragraphs[0],
+                        "Work alone for five minutes, then in pairs. The check cell says what is missing.",
+                    ]
+                spoken += [p for p in paragraphs if p not in kept and section != "Exercises"]
+                cells.append(_typed(nbformat.v4.new_markdown_cell("\n\n".join(kept)), "slide"))
+            elif section not in ("", "Exercises"):
+                spoken.append(text)
+            if spoken:
+                cells.append(_typed(nbformat.v4.new_markdown_cell("\n\n".join(spoken)), "notes"))
+    deck = copy.deepcopy(executed)
+    deck.cells = cells
+    return deck
+
+
+def write_slides(executed: Path, folder: Path) -> None:
+    """A reveal.js deck from an executed notebook; reveal.js and MathJax lie beside it."""
+    from nbconvert import SlidesExporter
+
+    for package, part, name in (
+        ("sphinx_revealjs", "_static/revealjs", "reveal"),
+        ("sphinx-mathjax-offline", "static/mathjax", "mathjax"),
+    ):
+        spec = find_spec(package)
+        if spec is None:
+            raise SystemExit(f"the slides need {package}. Install the extra: pip install -e '.[site]'")
+        if not (folder / name).exists():
+            shutil.copytree(Path(spec.origin).parent / part, folder / name)
+    exporter = SlidesExporter(
+        reveal_url_prefix="reveal", reveal_theme="white", reveal_number="c/t", exclude_input=True, exclude_input_prompt=True,
+        exclude_output_prompt=True, require_js_url="", jquery_url="", mathjax_url="mathjax/tex-mml-chtml.js",
+    )  # fmt: skip
+    notebook = nbformat.read(executed, as_version=4)
+    page, _ = exporter.from_notebook_node(slides(notebook), {"metadata": {"name": executed.stem}})
+    (folder / f"{executed.stem}.html").write_text(page, encoding="utf-8")
+
+
+def main(only: list[str]) -> int:
+    """Write all versions, or those that are named."""
+    sources = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+    for name, make in (("student", student), ("solution", solution), ("instructor", instructor)):
+        if only and name not in only:
+            continue
+        (OUT / name).mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            nbformat.write(make(nbformat.read(source, as_version=4)), OUT / name / source.name)
+        print(f"{OUT.relative_to(ROOT) / name}: {len(sources)} notebooks")
+    if not only or "slides" in only:
+        (OUT / "slides").mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            executed = ROOT / "build" / "notebooks" / source.name
+            if not executed.exists():
+                print(
+                    f"{executed.relative_to(ROOT)}: is not there, and slides show its figures. Run `make course` first."
+                )
+                return 2
+            write_slides(executed, OUT / "slides")
+        print(f"{OUT.relative_to(ROOT) / 'slides'}: {len(sources)} decks")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
