@@ -58,6 +58,9 @@ _HOMES = {
     "style": ("use_style",),
     "pictures": ("draw_heatmap", "draw_patches", "draw_scores", "show_images", "show_patches"),
     "viewer": ("view_heatmap",),
+    "record": ("Record", "read_record"),
+    "engine": ("run_tasks",),
+    "repeat": ("repeat",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)

@@ -27,6 +27,7 @@ from mil_tutorial.data import DataRoot, open_data
 from mil_tutorial.files import DataError
 from mil_tutorial.geometry import Geometry, nominal_magnification
 from mil_tutorial.labels import read_label_table, read_patch_labels
+from mil_tutorial.record import changed_inputs, read_record
 from mil_tutorial.slides import SLIDE_SUFFIXES, open_slide
 
 
@@ -401,9 +402,28 @@ def check_root(
             for n, d in sizes.items()
             if d != usual
         ]
+    findings += _check_records(data)
     missing = _find_missing(data, labels, used, files, findings)
     findings.sort(key=lambda f: (f.level, f.kind, f.slide))
     return Report(findings, {"labels": len(labels), **{k: len(v) for k, v in files.items()}}, missing)
+
+
+def _check_records(data: DataRoot) -> Iterator[Finding]:
+    """Records of `mil-tutorial`: damaged ones, and inputs that are not what they were when the results were made."""
+    for path in sorted({*data.trident_dir.glob("record-*.json"), *data.trident_dir.glob("patch_labels/record-*.json")}):
+        try:
+            record = read_record(path)
+        except DataError as error:
+            yield _note("records", "", error)
+            continue
+        for what in changed_inputs(record):
+            gone = what.endswith("is gone")
+            remedy = (
+                "The results stay as they are."
+                if gone
+                else f"Make the results of `mil-tutorial {record['command']}` again."
+            )
+            yield (_note if gone else _error)("records", "", f"{path}: its input {what}. {remedy}")
 
 
 def _find_missing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import os
 import sys
@@ -10,6 +11,12 @@ from pathlib import Path
 
 from mil_tutorial import __version__
 from mil_tutorial.files import DataError, check_writable, written_whole
+from mil_tutorial.repeat import MODELS
+
+
+def _options(args) -> dict:
+    """What was asked for, for the record."""
+    return {k: v for k, v in vars(args).items() if k not in ("function", "command")}
 
 
 def _course(args) -> int:
@@ -54,19 +61,24 @@ def _fixture(args) -> int:
 
 
 def _prepare(args) -> int:
-    from mil_tutorial.prepare import PrepareOptions, prepare
+    from mil_tutorial.prepare import PrepareOptions, find_slides, prepare
+    from mil_tutorial.record import Record
+    from mil_tutorial.trident import run_folder
 
     options = PrepareOptions(
         mag=args.mag, patch_size=args.patch_size, overlap=args.overlap, patch_encoder=args.patch_encoder,
         min_tissue_proportion=args.min_tissue_proportion, mpp=args.mpp, dtype=args.dtype,
     )  # fmt: skip
-    counts = prepare(args.wsi_dir, args.job_dir, options)
+    run = run_folder(args.job_dir, args.mag, args.patch_size, args.overlap)
+    with Record(run, "prepare", _options(args), find_slides(args.wsi_dir)):
+        counts = prepare(args.wsi_dir, args.job_dir, options, scheduler=args.scheduler)
     print(f"{len(counts)} slides, {sum(counts.values())} patches; TRIDENT's layout in {Path(args.job_dir).resolve()}")
     return 0
 
 
 def _labels(args) -> int:
     from mil_tutorial.labels import label_folder
+    from mil_tutorial.record import Record
 
     if args.patch_level != 0:
         raise DataError(
@@ -77,18 +89,14 @@ def _labels(args) -> int:
         from mil_tutorial.camelyon16 import partly_annotated
 
         partly = partly_annotated() | set(partly)
-    done = label_folder(
-        args.csv_path,
-        args.masks_dir,
-        args.coords_dir,
-        args.save_dir,
-        args.patch_size,
-        args.tumor_value,
-        args.threshold,
-        args.halve,
-        annotations_dir=args.annotations_dir,
-        partly_annotated=partly,
+    sources = sorted(
+        Path(args.masks_dir or args.annotations_dir or ".").glob("*_mask.tif" if args.masks_dir else "*.xml")
     )
+    with Record(args.save_dir, "labels", _options(args), [args.csv_path, *sources]):
+        done = label_folder(
+            args.csv_path, args.masks_dir, args.coords_dir, args.save_dir, args.patch_size, args.tumor_value, args.threshold,
+            args.halve, annotations_dir=args.annotations_dir, partly_annotated=partly, scheduler=args.scheduler,
+        )  # fmt: skip
     tumor = sum(int((labels.label == 1).sum()) for labels in done.values())
     print(f"{len(done)} slides labelled now, {tumor} tumour patches; files in {Path(args.save_dir).resolve()}")
     return 0
@@ -112,9 +120,11 @@ def _check(args) -> int:
 
 def _pack(args) -> int:
     from mil_tutorial.packed import pack
+    from mil_tutorial.record import Record
 
     data, encoder = _encoder_and_data(args)
-    store = pack(data.trident_dir, encoder)
+    with Record(data.trident_dir, "pack", _options(args)):
+        store = pack(data.trident_dir, encoder)
     print(f"{len(store.slides)} slides, {len(store.features)} patches of {store.dim} features in {store.folder}")
     return 0
 
@@ -136,6 +146,12 @@ def _dataset(data, encoder, which, keys=("X", "Y")):
 
     names = data.split(which)["wsi_name"].tolist()
     return TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=names, bag_keys=keys)
+
+
+def _inputs(data, dataset, which) -> list[Path]:
+    """The files that a result stands on."""
+    tables = [data.root / "wsi_labels.csv", data.root / f"{which}.csv"]
+    return [*tables, *(dataset.features_path / f"{name}.h5" for name in dataset.get_bag_names())]
 
 
 def _check_dim(dataset, state, path) -> None:
@@ -163,6 +179,7 @@ def _train(args) -> int:
 
     from mil_tutorial.abmil import ABMIL
     from mil_tutorial.evaluation import choose_threshold
+    from mil_tutorial.record import Record
     from mil_tutorial.training import fit, positive_weight, predict
 
     if args.epochs < 1 or not 0 < args.lr < 10 or args.seed < 0:
@@ -179,6 +196,9 @@ def _train(args) -> int:
         raise DataError(
             f"{data.root / 'train.csv'}: cannot be split 80/20 with both classes on both sides ({error}). Add slides."
         ) from error
+    record = Record(
+        Path(args.out).parent, f"train-{Path(args.out).stem}", _options(args), _inputs(data, dataset, "train")
+    )
     dim = dataset[0]["X"].shape[1]
     torch.manual_seed(args.seed)
     model = ABMIL(dim, gated=args.gated)
@@ -210,6 +230,7 @@ def _train(args) -> int:
     }
     with written_whole(args.out) as temporary:
         torch.save(state, temporary)
+    record.write()
     print(f"best epoch {history.best_epoch + 1} of {len(history.val_loss)}, validation loss {history.val_loss[history.best_epoch]:.3f},"
           f" threshold {threshold:.3f}; checkpoint {Path(args.out).resolve()}")  # fmt: skip
     return 0
@@ -247,6 +268,7 @@ def _load_checkpoint(path):
 
 def _evaluate(args) -> int:
     from mil_tutorial.evaluation import as_json, bag_metrics
+    from mil_tutorial.record import Record
     from mil_tutorial.training import predict
 
     model, state = _load_checkpoint(args.checkpoint)
@@ -254,10 +276,12 @@ def _evaluate(args) -> int:
     data, encoder = _encoder_and_data(args)
     dataset = _dataset(data, encoder, "test")
     _check_dim(dataset, state, args.checkpoint)
+    record = Record(args.out or ".", "evaluate", _options(args), [args.checkpoint, *_inputs(data, dataset, "test")])
     found = predict(model, _loader(dataset))
     metrics = bag_metrics(found.Y, found.prob, threshold=state["threshold"])
     if args.out:
         _write_evaluation(Path(args.out), found, metrics, state, args.checkpoint, data)
+        record.write()
     if args.json:
         print(json.dumps(as_json(metrics), indent=1))
     else:
@@ -268,6 +292,41 @@ def _evaluate(args) -> int:
         print("\n".join(f"{name:>{width}}  {estimate}" for name, estimate in metrics.items()))
         if args.out:
             print(f"predictions, metrics, figure and report in {Path(args.out).resolve()}")
+    return 0
+
+
+def _provenance(checkpoint) -> str:
+    """For a report: how the checkpoint came about, as its record says it."""
+    from mil_tutorial import report
+    from mil_tutorial.record import changed_inputs, read_record, record_path
+
+    path = record_path(Path(checkpoint).parent, f"train-{Path(checkpoint).stem}")
+    heading = "<h2>Where the checkpoint comes from</h2>"
+    if not path.is_file():
+        return heading + f"<p>No record {html.escape(path.name)} lies beside it.</p>"
+    record = read_record(path)
+    changed = changed_inputs(record)
+    options = ", ".join(f"{k} {v}" for k, v in record["options"].items() if v not in (None, False))
+    rows = [("record", path.resolve()), ("made", record["ended"]), ("options", options), ("inputs", len(record["inputs"])),
+            ("changed since", changed[0] + (f" and {len(changed) - 1} more" if changed[1:] else "") if changed else "none"),
+            *((f"version of {name}", version) for name, version in record["versions"].items())]  # fmt: skip
+    return heading + report.table(("what", "value"), rows)
+
+
+def _repeat(args) -> int:
+    from mil_tutorial.record import Record
+    from mil_tutorial.repeat import repeat
+
+    data, encoder = _encoder_and_data(args)
+    root = None if data.synthetic and not args.data else str(data.root)
+    with Record(args.out, "repeat", _options(args), [data.root / "wsi_labels.csv", data.root / "train.csv"]):
+        table = repeat(
+            root, encoder, args.out, args.models, args.folds, args.seeds, args.epochs, args.lr, args.scheduler
+        )
+    print(
+        f"AUC of {args.folds} folds' slides together, mean and deviation over {len(args.seeds)} seeds; test slides were not touched"
+    )
+    print(table.to_string(index=False, float_format="%.3f"))
     return 0
 
 
@@ -310,6 +369,7 @@ def _write_evaluation(out: Path, found, metrics, state, checkpoint, data) -> Non
     wrong = table[table["called"] != table["wsi_label"]]
     rows = [(r.wsi_name, "tumour" if r.wsi_label else "normal", f"{r.probability:.3f}") for r in wrong.itertuples()]
     parts.append(f"<h2>Called wrongly: {len(rows)}</h2>" + report.table(("slide", "is", "said probability"), rows))
+    parts.append(_provenance(checkpoint))
     report.write_page(out / "report.html", "Evaluation on the test slides", parts)
 
 
@@ -338,8 +398,10 @@ def _localize(args) -> int:
     from mil_tutorial.faithfulness import patch_scores
     from mil_tutorial.froc import froc, lesions_from_mask
     from mil_tutorial.labels import read_patch_labels
+    from mil_tutorial.record import Record
 
     out = Path(args.out)
+    record = Record(out, "localize", _options(args), [args.checkpoint, *_inputs(data, dataset, "test")])
     rows, found, lesions, drawable = [], {}, {}, {}
     bags = dict(zip(dataset.get_bag_names(), range(len(dataset)), strict=True))
     for name in tqdm(names, desc="Localizing", unit="slide"):
@@ -389,12 +451,17 @@ def _localize(args) -> int:
             drawn = draw_scores(data.slide_path(name), patches.coords, side, share, 0, top)
             caption = f"{name}: attention x n, one scale for all slides, 0 (violet) to {top:.0f} (yellow)"
             parts.append(report.picture(encode_jpeg(drawn), caption, "jpeg"))
+    parts.append(_provenance(args.checkpoint))
     report.write_page(out / "report.html", "Localization on the test slides", parts)
+    record.write()
     print(
         f"{len(names)} slides: detections (CSV), patches and regions for QuPath (GeoJSON), report"
         f"{', viewers (HTML)' if args.html else ''} in {out.resolve()}"
     )
     return 0
+
+
+SCHEDULER = "address or scheduler file of a Dask cluster; without it the work is done here"
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -444,6 +511,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--mpp", type=float, help="µm per pixel at level 0, for slides that do not say it")
     p.add_argument("--dtype", choices=["float16", "float32"], default="float32", help="type of the features")
 
+    p.add_argument("--scheduler", help=SCHEDULER)
+
     p = command("labels", _labels, "Patch labels from tumour masks.")
     p.add_argument("--csv_path", required=True, help="CSV with columns wsi_name, wsi_label")
     p.add_argument("--masks_dir", help="folder of <slide>_mask.tif; this or --annotations_dir")
@@ -462,6 +531,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--threshold", type=float, default=0.5, help="a patch is tumour above this share")
     p.add_argument("--halve", action=argparse.BooleanOptionalAction, default=True,
                    help="on a tumour slide, halve the threshold until some patch is tumour, as the original tutorial does")  # fmt: skip
+
+    p.add_argument("--scheduler", help=SCHEDULER)
 
     p = command(
         "camelyon16",
@@ -501,6 +572,21 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--checkpoint", help="folder for last.pt and best.pt, written after each epoch")
     p.add_argument("--resume", action="store_true", help="go on from the last.pt of --checkpoint")
     p.add_argument("--out", default="build/abmil.pt", help="checkpoint to write")
+
+    p = command(
+        "repeat",
+        _repeat,
+        "Train folds x seeds x models on the training slides and compare them; test slides are not touched.",
+    )
+    p.add_argument("--data", help="data root; by default $MIL_TUTORIAL_DATA or the synthetic slides")
+    p.add_argument("--encoder", help="whose features to use")
+    p.add_argument("--models", nargs="+", default=list(MODELS), help="which models: " + ", ".join(MODELS))
+    p.add_argument("--folds", type=int, default=5)
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    p.add_argument("--epochs", type=int, default=20)
+    p.add_argument("--lr", type=float, default=5e-4, help="learning rate")
+    p.add_argument("--out", default="build/repeat", help="folder of the results; what is there already stays")
+    p.add_argument("--scheduler", help=SCHEDULER)
 
     p = command("evaluate", _evaluate, "Score a checkpoint on the test slides.")
     p.add_argument("--checkpoint", default="build/abmil.pt")

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
+
+LEFT_OVER = 86_400  # seconds after which a temporary file belongs to nobody; a younger one may be another process's
 
 
 class DataError(Exception):
@@ -34,9 +38,12 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         raise DataError(
             f"{path.parent}: the folder cannot be made ({error.strerror}). Choose a folder you may write to."
         ) from error
+    _remove_left_over(path)
     temporary = path.with_name(f".{path.stem[:60]}.{os.getpid()}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())  # else a power cut may keep the name and lose the content
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # h5py and torch report a full disk as RuntimeError
         raise DataError(
@@ -44,6 +51,14 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_left_over(path: Path) -> None:
+    """Temporary files of runs that were killed: those of this name that nobody has touched for a day."""
+    for left in path.parent.glob(f".{escape(path.stem[:60])}.*.????????{escape(path.suffix)}"):
+        with suppress(OSError):  # another process was faster, or it is not ours to remove
+            if time.time() - left.stat().st_mtime > LEFT_OVER:
+                left.unlink()
 
 
 def check_writable(path: str | os.PathLike) -> None:

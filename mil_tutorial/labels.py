@@ -10,7 +10,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from mil_tutorial import trident
 from mil_tutorial.annotations import Annotation, polygon_pixels, read_asap_xml
@@ -269,6 +268,7 @@ def label_folder(
     progress: bool = True,
     annotations_dir: str | os.PathLike | None = None,
     partly_annotated: Collection[str] = (),
+    scheduler: str | None = None,
 ) -> dict[str, PatchLabels]:
     """Label every slide that has coordinates; files that are there already stay. A slide that fails does not stop the others.
 
@@ -276,6 +276,7 @@ def label_folder(
         csv_path: the slides' labels.
         partly_annotated: names of slides whose annotation is not complete; see `camelyon16.camelyon16_slides`.
         masks_dir, coords_dir, save_dir, patch_size, tumor_value, threshold, halve, annotations_dir: see `label_slide`.
+        scheduler: of Dask, see `engine.run_tasks`; None works here.
 
     Returns:
         The labels of the slides done now.
@@ -301,28 +302,25 @@ def label_folder(
         raise DataError(
             f"{csv_path}: no label for {', '.join(unknown[:5])}{' and more' if len(unknown) > 5 else ''}, whose coordinates lie in {coords_dir}. Add the lines."
         )
-    done, failures = {}, []
-    for name in tqdm(names, desc="Labelling", unit="slide", disable=not progress):
-        try:
-            labels = label_slide(
-                name, int(table[name]), masks_dir, coords_dir, save_dir, tumor_value, threshold, halve, patch_size,
-                annotations_dir, name in partly_annotated,
-            )  # fmt: skip
-        except DataError as error:
-            failures.append(str(error))
-            continue
-        if labels is None:
-            continue
-        done[name] = labels
+    from mil_tutorial.engine import run_tasks
+
+    def place(folder):
+        return None if folder is None else str(Path(folder).resolve())
+
+    tasks = {
+        name: (name, int(table[name]), place(masks_dir), place(coords_dir), place(save_dir), tumor_value, threshold, halve, patch_size,
+               place(annotations_dir), name in partly_annotated)
+        for name in names
+    }  # fmt: skip
+    results, errors = run_tasks(label_slide, tasks, scheduler, "Labelling", progress=progress)
+    done = {name: labels for name, labels in results.items() if labels is not None}
+    for name, labels in done.items():
         if labels.threshold < threshold:
-            tqdm.write(
+            print(
                 f"{name}: no patch is more than {threshold:.0%} tumour; threshold halved to {labels.threshold:.2%},"
                 f" {int((labels.label == 1).sum())} tumour patches."
             )
-    if failures:
-        raise DataError(
-            "\n".join(
-                [*failures, f"{len(names) - len(failures)} of {len(names)} slides are done and stay as they are."]
-            )
-        )
+    if errors:
+        kept = f"{len(names) - len(errors)} of {len(names)} slides are done and stay as they are."
+        raise DataError("\n".join([*errors.values(), kept]))
     return done

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -329,10 +330,17 @@ def prepare(
     job_dir: str | os.PathLike,
     options: PrepareOptions = PrepareOptions(),
     progress: bool = True,
+    scheduler: str | None = None,
 ) -> dict[str, int]:
     """Prepare all slides of a folder.
 
     A slide that fails does not stop the others; all failures are reported at the end.
+
+    Args:
+        wsi_dir, job_dir: folder of the slides, TRIDENT's job folder.
+        options: see `PrepareOptions`.
+        progress: show a bar.
+        scheduler: of Dask, see `engine.run_tasks`; None works here and finds the tissue of the next slide meanwhile.
 
     Returns:
         Number of patches of each slide.
@@ -341,13 +349,13 @@ def prepare(
         DataError: no slides, or some slides failed (the message names each).
     """
     slides = find_slides(wsi_dir)
-    from mil_tutorial.encoders import (
-        load_encoder,
-        pick_device,
-    )  # torch is slow to import: not before there is work for it
+    if scheduler is not None:
+        from mil_tutorial.engine import run_tasks
 
-    device = pick_device()
-    encoder = load_encoder(options.patch_encoder, device)
+        tasks = {p.stem: (str(p.resolve()), str(Path(job_dir).resolve()), options) for p in slides}
+        counts, errors = run_tasks(prepare_on_worker, tasks, scheduler, "Preparing", progress=progress)
+        return _report(slides, counts, list(errors.values()))
+    encoder, device = _encoder(options.patch_encoder)
     counts, failures = {}, []
     # While one slide is encoded, the tissue of the next is found.
     with ThreadPoolExecutor(1) as pool, tqdm(slides, desc="Preparing", unit="slide", disable=not progress) as bar:
@@ -365,10 +373,30 @@ def prepare(
                 failures.append(str(error))
                 continue
             counts[path.stem] = len(patches.coords)
-            if not counts[path.stem]:
-                failures.append(
-                    f"{path}: no tissue found. It is written as an empty slide; leave it out of train.csv and test.csv."
-                )
+    return _report(slides, counts, failures)
+
+
+@lru_cache(1)
+def _encoder(name: str):
+    """The encoder and its device, loaded once in a process."""
+    from mil_tutorial.encoders import load_encoder, pick_device  # torch is slow to import: not before there is work
+
+    device = pick_device()
+    return load_encoder(name, device), device
+
+
+def prepare_on_worker(path: str, job_dir: str, options: PrepareOptions) -> int:
+    """`prepare_slide` with the process's own encoder: a task of `engine.run_tasks`. Returns the number of patches."""
+    encoder, device = _encoder(options.patch_encoder)
+    return prepare_slide(path, job_dir, options, encoder, device)[0]
+
+
+def _report(slides: list[Path], counts: dict[str, int], failures: list[str]) -> dict[str, int]:
+    """The counts, or a `DataError` that names every slide that failed or is empty."""
+    failures += [
+        f"{path}: no tissue found. It is written as an empty slide; leave it out of train.csv and test.csv."
+        for path in slides if counts.get(path.stem) == 0
+    ]  # fmt: skip
     if failures:
         done = f"{len(counts)} of {len(slides)} slides are done and stay as they are."
         raise DataError("\n".join([*failures, done]))

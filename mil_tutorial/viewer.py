@@ -38,10 +38,9 @@ def _pictures(slide, coords: np.ndarray, side: int, score: np.ndarray) -> dict[s
         return dict(pool.map(encode, chosen.tolist()))
 
 
-def _image(rgb: np.ndarray) -> np.ndarray:
-    """RGB (h, w, 3) as the uint32 RGBA (h, w) that Bokeh draws."""
-    rgba = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
-    return np.ascontiguousarray(rgba).view(np.uint32).reshape(rgb.shape[:2])
+def _address(rgb: np.ndarray) -> str:
+    """RGB (h, w, 3) as the address of a JPEG that lies in the page itself."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(rgb, 85)).decode()
 
 
 def build_view(
@@ -103,11 +102,12 @@ def build_view(
     )
     x_range, y_range = Range1d(0, width, bounds=(-width, 2 * width)), Range1d(height, 0)
     panels = [("Slide", None)] + ([("Ground truth", "truth")] if labels is not None else []) + [("Scores", "score")]
+    picture = ColumnDataSource({"url": [_address(overview)]})
     plots = []
     for heading, kind in panels:
         plot = figure(frame_width=PANEL_PX, frame_height=round(PANEL_PX * height / width), x_range=x_range, y_range=y_range, title=heading,
                       tools="pan,wheel_zoom,reset,save", active_scroll="wheel_zoom", output_backend="canvas")  # fmt: skip
-        plot.image_rgba([_image(overview)], x=0, y=0, dw=width, dh=height)  # y grows downwards, as in the slide
+        plot.image_url("url", x=0, y=0, w=width, h=height, source=picture)  # y grows downwards, as in the slide
         box = {"x": "x", "y": "y", "width": patch_size_level0, "height": patch_size_level0, "source": source}
         if kind == "truth":
             squares = plot.rect(**box, fill_color="#d62728", fill_alpha="truth_alpha", line_color=None)
@@ -185,6 +185,7 @@ def view_heatmap(
     from IPython.display import HTML, display
 
     # A page in a frame: the same in JupyterLab, on Colab and in a saved notebook, with no extension and no network.
-    page = page.replace("</body>", f"<script>{FIT}</script></body>")
+    head, end, tail = page.rpartition("</body>")  # the last one: BokehJS holds others as text
+    page = f"{head}<script>{FIT}</script>{end}{tail}"
     frame = f'<iframe title="{escape(title or "Heatmap")}" style="width:100%;height:640px;border:0" srcdoc="{escape(page)}"></iframe>'
     display(HTML(f"<div>{frame}</div>"))

@@ -30,12 +30,14 @@ myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # tools/make_site.py brings executed notebooks
 nb_merge_streams = True
+nb_code_prompt_show = "Show the {type}"
 bibtex_bibfiles = ["references.bib"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 copybutton_selector = ".cell_input div.highlight pre, div.highlight-bash pre"
 suppress_warnings = ["myst.header"]  # a cell may begin with a second-level heading
 
+html_context = {"default_mode": "auto"}
 html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
@@ -49,6 +51,7 @@ html_theme_options = {
     "use_download_button": True,
     "launch_buttons": {"binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com", "notebook_interface": "jupyterlab"},
     "show_toc_level": 2,
+    "navbar_persistent": [],
     "home_page_in_toc": True,
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",

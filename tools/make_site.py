@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import nbformat
-from make_workshop import tags, without_notes
+from make_workshop import BADGE, tags, without_notes
 
 from mil_tutorial import open_data, open_slide, view_heatmap
 from mil_tutorial.course import run_course, table
@@ -23,24 +23,23 @@ SOURCE, EXECUTED, PAGES, OUT = (
     ROOT / "site" / "notebooks",
     ROOT / "build" / "site",
 )
-BADGE = re.compile(r"^\[!\[.*(?:colab|binder).*\n?", re.MULTILINE | re.IGNORECASE)
 MIME = ("image/png", "text/html", "text/plain")
 
 
-def stale() -> list[str]:
-    """Notebooks whose executed copy is missing, failed, or was made from other cells."""
-    found = []
-    for source in sorted(SOURCE.glob("0*.ipynb")):
-        copy = EXECUTED / source.name
-        if not copy.exists():
-            found.append(source.stem)
-            continue
-        wanted, have = (nbformat.read(p, as_version=4) for p in (source, copy))
-        cells = [(c.cell_type, c.source) for c in have.cells]
-        failed = any(o.output_type == "error" for c in have.cells for o in c.get("outputs", ()))
-        if failed or cells != [(c.cell_type, c.source) for c in wanted.cells]:
-            found.append(source.stem)
-    return found
+def with_outputs(source: Path):
+    """A notebook with the outputs of its executed copy; None if that is missing, failed, or was made from other code."""
+    notebook, executed = nbformat.read(source, as_version=4), EXECUTED / source.name
+    if not executed.exists():
+        return None
+    ran = [c for c in nbformat.read(executed, as_version=4).cells if c.cell_type == "code"]
+    cells = [c for c in notebook.cells if c.cell_type == "code"]
+    if [c.source for c in ran] != [c.source for c in cells]:
+        return None
+    for cell, done in zip(cells, ran, strict=True):
+        if any(o.output_type == "error" for o in done.outputs):
+            return None
+        cell.outputs = done.outputs
+    return notebook
 
 
 def alt_text(cells: list, place: int) -> str:
@@ -68,8 +67,12 @@ def page(notebook):
         kind = tags(cell)
         closed = {"setup": "hide-cell", "solution": "hide-cell"}
         cell.metadata = {"tags": kind + [closed[k] for k in kind if k in closed]}
+        prompts = {"setup": "Show the set-up", "solution": "Show the solution"}
+        settings = cell.metadata["mystnb"] = {}
+        for name in prompts.keys() & set(kind):
+            settings["code_prompt_show"] = prompts[name]
         if any("image/png" in o.get("data", {}) for o in cell.outputs):
-            cell.metadata["mystnb"] = {"image": {"alt": alt_text(notebook.cells, place)}}
+            settings["image"] = {"alt": alt_text(notebook.cells, place)}
         kept = []
         for output in cell.outputs:
             if output.output_type == "stream" and output.name == "stderr":
@@ -110,7 +113,8 @@ def write_viewer(path: Path) -> None:
 
 def main() -> int:
     """Execute what is not executed yet, and build."""
-    if missing := stale():
+    sources = sorted(SOURCE.glob("0*.ipynb"))
+    if missing := [p.stem for p in sources if with_outputs(p) is None]:
         print(f"executing the notebooks first ({', '.join(missing)} changed)")
         runs = run_course(EXECUTED)
         print(table(runs))
@@ -118,8 +122,8 @@ def main() -> int:
             return 1
     shutil.rmtree(PAGES, ignore_errors=True)
     PAGES.mkdir()
-    for source in sorted(SOURCE.glob("0*.ipynb")):
-        nbformat.write(page(nbformat.read(EXECUTED / source.name, as_version=4)), PAGES / source.name)
+    for source in sources:
+        nbformat.write(page(with_outputs(source)), PAGES / source.name)
     (ROOT / "build").mkdir(exist_ok=True)
     command = [
         sys.executable,

@@ -23,6 +23,13 @@ OUT = ROOT / "build" / "workshop"
 NOTE = re.compile(r"<!-- instructor, (\d+) min: (.*?) -->\n?", re.DOTALL)
 
 
+BADGE = re.compile(r"^\[!\[.*(?:colab|binder).*\n?", re.MULTILINE | re.IGNORECASE)
+SETTINGS = """<script>window.MathJax = {tex: {inlineMath: [["$", "$"]]}};</script>
+<style>.reveal section img { max-height: 560px !important; } .reveal { font-size: 28px !important; } .anchor-link { display: none; }</style>"""
+START = """<script src="reveal/dist/reveal.js"></script><script src="reveal/plugin/notes/notes.js"></script>
+<script>Reveal.initialize({hash: true, slideNumber: "c/t", width: 1100, height: 720, plugins: [RevealNotes]});</script>"""
+
+
 def tags(cell) -> list[str]:
     """Tags of a cell."""
     return cell.metadata.get("tags", [])
@@ -95,8 +102,8 @@ def instructor(notebook):
 
 
 def _pieces(cell):
-    """A Markdown cell, cut before each heading."""
-    for text in re.split(r"(?m)^(?=##+ )", cell.source):
+    """A Markdown cell without badges, cut before each heading."""
+    for text in re.split(r"(?m)^(?=##+ )", BADGE.sub("", cell.source)):
         if text.strip():
             yield nbformat.v4.new_markdown_cell(text.strip())
 
@@ -124,7 +131,7 @@ def slides(executed):
                 continue
             if text.startswith("#"):
                 section = text.splitlines()[0].lstrip("# ")
-                if section == "References":
+                if section in ("Quiz", "References"):
                     continue
                 paragraphs = [p for p in text.split("\n\n") if "<details>" not in p]
                 kept = paragraphs[: 2 if section != "Recap" else None]
@@ -149,26 +156,38 @@ def slides(executed):
     return deck
 
 
-def write_slides(executed: Path, folder: Path) -> None:
+def write_slides(executed, name: str, folder: Path) -> None:
     """A reveal.js deck from an executed notebook; reveal.js and MathJax lie beside it."""
     from nbconvert import SlidesExporter
 
-    for package, part, name in (
+    for package, part, copied in (
         ("sphinx_revealjs", "_static/revealjs", "reveal"),
         ("sphinx-mathjax-offline", "static/mathjax", "mathjax"),
     ):
         spec = find_spec(package)
         if spec is None:
             raise SystemExit(f"the slides need {package}. Install the extra: pip install -e '.[site]'")
-        if not (folder / name).exists():
-            shutil.copytree(Path(spec.origin).parent / part, folder / name)
+        if not (folder / copied).exists():
+            shutil.copytree(Path(spec.origin).parent / part, folder / copied)
     exporter = SlidesExporter(
         reveal_url_prefix="reveal", reveal_theme="white", reveal_number="c/t", exclude_input=True, exclude_input_prompt=True,
         exclude_output_prompt=True, require_js_url="", jquery_url="", mathjax_url="mathjax/tex-mml-chtml.js",
     )  # fmt: skip
-    notebook = nbformat.read(executed, as_version=4)
-    page, _ = exporter.from_notebook_node(slides(notebook), {"metadata": {"name": executed.stem}})
-    (folder / f"{executed.stem}.html").write_text(page, encoding="utf-8")
+    page, _ = exporter.from_notebook_node(slides(executed), {"metadata": {"name": name}})
+    # nbconvert's page asks the network for require.js, mermaid and MathJax 2. Plain scripts from the folder do the same.
+    page = re.sub(
+        r'<script src=""></script>|<script type="(?:module|text/x-mathjax-config)">.*?</script>',
+        "",
+        page,
+        flags=re.DOTALL,
+    )
+    page, found = re.subn(r"<script>\s*require\(.*?</script>", START, page, flags=re.DOTALL)
+    if found != 1:
+        raise SystemExit(
+            f"nbconvert writes other slides than before ({found} places to start them). Look at make_workshop.py."
+        )
+    page = page.replace("<head>", f"<head>{SETTINGS}", 1)
+    (folder / f"{name}.html").write_text(page, encoding="utf-8")
 
 
 def main(only: list[str]) -> int:
@@ -183,14 +202,16 @@ def main(only: list[str]) -> int:
         print(f"{OUT.relative_to(ROOT) / name}: {len(sources)} notebooks")
     if not only or "slides" in only:
         (OUT / "slides").mkdir(parents=True, exist_ok=True)
+        from make_site import with_outputs
+
         for source in sources:
-            executed = ROOT / "build" / "notebooks" / source.name
-            if not executed.exists():
+            executed = with_outputs(source)
+            if executed is None:
                 print(
-                    f"{executed.relative_to(ROOT)}: is not there, and slides show its figures. Run `make course` first."
+                    f"build/notebooks/{source.name}: is not there or old, and slides show its figures. Run `make course` first."
                 )
                 return 2
-            write_slides(executed, OUT / "slides")
+            write_slides(executed, source.stem, OUT / "slides")
         print(f"{OUT.relative_to(ROOT) / 'slides'}: {len(sources)} decks")
     return 0
 

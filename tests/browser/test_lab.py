@@ -54,9 +54,9 @@ def test_jupyterlab_runs_notebook_1_and_shows_its_figures(lab, open_page):
     page.wait_for_timeout(2000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    result = page.get_by_text("Key result: test_005")
+    result = page.locator(".jp-RenderedText").get_by_text("Key result:")
     deadline = time.monotonic() + 180
-    while result.count() < 2 and time.monotonic() < deadline:  # once in the cell's code, once in its output
+    while result.count() < 1 and time.monotonic() < deadline:  # the last cell is drawn only when it is in sight
         page.locator(".jp-Notebook .jp-WindowedPanel-outer").first.evaluate("e => e.scrollTo(0, e.scrollHeight)")
         page.wait_for_timeout(1000)
     errors = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count()

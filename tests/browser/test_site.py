@@ -133,7 +133,7 @@ def test_search_finds_attention(visit):
     page.goto(page.url + "?q=attention")
     page.locator("ul.search li a").first.wait_for()
     hits = page.locator("ul.search li a").all_inner_texts()
-    assert any("scratch" in h for h in hits) and any("Glossary" in h for h in hits), hits
+    assert any("scratch" in h for h in hits) and any("metastasis" in h for h in hits), hits
 
 
 def test_solutions_are_closed_and_open_on_a_click(visit):
@@ -166,8 +166,10 @@ def test_the_viewer_lives_in_the_page(visit, name):
 
 def test_notebooks_can_be_downloaded(visit, site):
     page = visit("notebooks/02-bags-and-collate")
-    link = page.locator("a[href$='02-bags-and-collate.ipynb']").first.get_attribute("href")
-    assert (site / "notebooks" / link).resolve().is_file()
+    links = page.locator("a[href$='02-bags-and-collate.ipynb']").evaluate_all(
+        "all => all.map(a => a.getAttribute('href'))"
+    )
+    assert any((site / "notebooks" / link).resolve().is_file() for link in links if "://" not in link), links
 
 
 def test_slides_show_figures_and_notes_without_a_network(open_page, repo):

@@ -1,0 +1,132 @@
+"""A record of what was done: a small JSON beside the results, with versions, options, inputs and times."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+from mil_tutorial.files import DataError, written_whole
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "h5py",
+    "openslide-python",
+    "opencv-python-headless",
+    "tifffile",
+    "scikit-learn",
+    "tensordict",
+)
+ENDS = 1 << 20  # bytes at both ends that go into a digest; slides are too large to be read whole
+
+
+def digest(path: str | os.PathLike) -> str:
+    """16 hex digits of SHA-256 over a file's size, first and last MiB. Tells apart files that were replaced, not every changed pixel.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            found = hashlib.sha256(str(size).encode() + file.read(ENDS))
+            if size > ENDS:
+                file.seek(max(ENDS, size - ENDS))
+                found.update(file.read())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    return found.hexdigest()[:16]
+
+
+def _versions() -> dict[str, str]:
+    from mil_tutorial import __version__
+
+    found = {"mil_tutorial": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def record_path(folder: str | os.PathLike, command: str) -> Path:
+    """Where the record of a command lies in a folder."""
+    return Path(folder) / f"record-{command}.json"
+
+
+class Record:
+    """Made before the work, written after it: `with Record(folder, "labels", options, inputs): ...`, or `.write()` at the end.
+
+    Args:
+        folder: of the results.
+        command: of `mil-tutorial`; names the file.
+        options: what can be said in JSON; paths become text.
+        inputs: files whose digests are kept.
+
+    After an error nothing is written.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike, command: str, options: Mapping, inputs: Iterable[str | os.PathLike] = ()
+    ):
+        self.path, self.command, self.started = record_path(folder, command), command, datetime.now(timezone.utc)
+        self.options = {
+            k: v if isinstance(v, (str, int, float, bool, list, tuple, type(None))) else str(v)
+            for k, v in options.items()
+        }
+        self.inputs = [Path(p).resolve() for p in inputs]
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None:
+            self.write()
+
+    def write(self) -> None:
+        """Write the JSON."""
+        ended = datetime.now(timezone.utc)
+        record = {
+            "command": self.command, "options": self.options, "versions": _versions(), "machine": platform.platform(),
+            "started": self.started.isoformat(timespec="seconds"), "ended": ended.isoformat(timespec="seconds"),
+            "seconds": round((ended - self.started).total_seconds(), 1),
+            "inputs": {str(p): digest(p) for p in self.inputs if p.is_file()},
+        }  # fmt: skip
+        with written_whole(self.path) as temporary:
+            temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def read_record(path: str | os.PathLike) -> dict:
+    """A record as it was written.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not {"command", "options", "versions", "inputs"} <= set(record):
+            raise ValueError("keys are missing")
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{path}: is no whole record ({error!s:.80}). Delete it; the results beside it stay."
+        ) from error
+    return record
+
+
+def changed_inputs(record: Mapping) -> list[str]:
+    """Inputs of a record that are gone or not what they were."""
+    found = []
+    for name, before in record["inputs"].items():
+        if not os.path.isfile(name):
+            found.append(f"{name} is gone")
+        elif digest(name) != before:
+            found.append(f"{name} has changed since")
+    return found

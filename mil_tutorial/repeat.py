@@ -1,0 +1,191 @@
+"""Repeated training: folds x seeds x models, each a task of its own, here or on a cluster. Test slides are not touched."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mil_tutorial.files import DataError, written_whole
+
+MODELS = ("ABMIL", "gated ABMIL", "mean pooling", "max pooling")
+
+
+def _model(name: str, dim: int):
+    from mil_tutorial.abmil import ABMIL, MaxPool, MeanPool
+
+    makers = {
+        "ABMIL": ABMIL,
+        "gated ABMIL": lambda d: ABMIL(d, gated=True),
+        "mean pooling": MeanPool,
+        "max pooling": MaxPool,
+    }
+    return makers[name](dim)
+
+
+def train_once(
+    root: str | None, encoder: str, model: str, fold: int, folds: int, seed: int, epochs: int, lr: float, target: str
+) -> dict:
+    """Train one model on all folds but one, score that one, and write the result; take the result that is there.
+
+    An inner part of the training folds chooses the epoch, so that the fold that is scored chooses nothing.
+
+    Args:
+        root: data root; None takes what `open_data()` finds.
+        encoder: name of the features.
+        model: one of `MODELS`.
+        fold, folds: which fold is scored, of how many; folds are stratified and depend on `seed`.
+        epochs, lr: see `fit`.
+        target: JSON file of the result.
+
+    Returns:
+        model, fold, seed, slides, labels, probabilities, auc of the fold.
+
+    Raises:
+        DataError: the data do not fit, there are too few slides, or the file is of a run with other settings.
+    """
+    import torch
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, train_test_split
+    from torch.utils.data import DataLoader
+
+    from mil_tutorial.bags import TridentWSIDataset
+    from mil_tutorial.collate import collate_fn
+    from mil_tutorial.data import open_data
+    from mil_tutorial.training import fit, predict
+
+    settings = {
+        "encoder": encoder,
+        "model": model,
+        "fold": fold,
+        "folds": folds,
+        "seed": seed,
+        "epochs": epochs,
+        "lr": lr,
+    }
+    path = Path(target)
+    if path.exists():
+        return read_result(path, settings)
+    data = open_data(root)
+    names = data.split("train")["wsi_name"].tolist()
+    bags = TridentWSIDataset(
+        data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=names, bag_keys=("X", "Y")
+    )
+    labels = np.array(bags.get_bag_labels())
+    try:
+        parts = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
+        train, scored = parts[fold]
+        train, val = train_test_split(train, test_size=0.2, random_state=seed, stratify=labels[train])
+    except ValueError as error:
+        raise DataError(
+            f"{data.root / 'train.csv'}: {len(labels)} slides cannot be split into {folds} folds ({error})."
+        ) from error
+
+    def loader(index, order=None):
+        generator = None if order is None else torch.Generator().manual_seed(order)
+        return DataLoader(
+            bags.subset(index), batch_size=1, shuffle=order is not None, generator=generator, collate_fn=collate_fn
+        )
+
+    torch.manual_seed(seed)
+    network = _model(model, bags[0]["X"].shape[1])
+    history = fit(
+        network, loader(train, seed), loader(val), epochs=epochs, lr=lr, device="cpu", seed=seed, progress=False
+    )
+    found = predict(network, loader(scored), "cpu")
+    both = 0 < found.Y.sum() < len(found.Y)
+    result = {
+        "settings": settings, "best_epoch": history.best_epoch, "slides": found.names, "labels": found.Y.tolist(),
+        "probabilities": [float(p) for p in found.prob], "auc": float(roc_auc_score(found.Y, found.prob)) if both else None,
+    }  # fmt: skip
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    return result
+
+
+def read_result(path: Path, settings: dict) -> dict:
+    """A result that is there already.
+
+    Raises:
+        DataError: it is damaged or was made with other settings.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        before = result["settings"]
+        changed = [k for k in settings if before.get(k) != settings[k]]
+        sizes = {len(result[k]) for k in ("slides", "labels", "probabilities")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: is no whole result of repeated training ({error!s:.80}). Delete it and run again."
+        ) from error
+    if changed or len(sizes) != 1:
+        what = (
+            f"{changed[0]} {before.get(changed[0])}, now it is {settings[changed[0]]}"
+            if changed
+            else "lists of different lengths"
+        )
+        raise DataError(f"{path}: was made with {what}. Choose another --out, or delete the file.")
+    return result
+
+
+def repeat(
+    root: str | os.PathLike | None, encoder: str, out: str | os.PathLike, models: Sequence[str] = MODELS, folds: int = 5,
+    seeds: Sequence[int] = (0, 1, 2), epochs: int = 20, lr: float = 5e-4, scheduler: str | None = None, progress: bool = True,
+):  # fmt: skip
+    """Train folds x seeds x models and write one file for each, and `summary.csv`; what is there already stays.
+
+    Returns:
+        DataFrame with a row for each model: runs, auc_mean over seeds (each the AUC of all folds' slides together),
+        auc_sd between seeds.
+
+    Raises:
+        DataError: an unknown model, or some runs failed (the message names each).
+    """
+    import pandas as pd
+    from sklearn.metrics import roc_auc_score
+
+    from mil_tutorial.engine import run_tasks
+
+    unknown = [m for m in models if m not in MODELS]
+    if unknown:
+        raise DataError(f"--models {unknown[0]}: no such model. Choose of {', '.join(MODELS)}.")
+    if folds < 2 or not seeds or epochs < 1:
+        raise DataError(f"expected at least 2 --folds, one seed and one epoch, got {folds}, {len(seeds)} and {epochs}.")
+    out = Path(out).resolve()
+    root = None if root is None else str(Path(root).resolve())
+    tasks = {}
+    for model in models:
+        for seed in seeds:
+            for fold in range(folds):
+                name = f"{model.replace(' ', '-')}_seed{seed}_fold{fold}"
+                tasks[name] = (root, encoder, model, fold, folds, seed, epochs, lr, str(out / f"{name}.json"))
+    results, errors = run_tasks(train_once, tasks, scheduler, "Training", "run", progress)
+    if errors:
+        raise DataError(
+            "\n".join([*errors.values(), f"{len(results)} of {len(tasks)} runs are done and stay as they are."])
+        )
+    rows = []
+    for model in models:
+        aucs = []
+        for seed in seeds:
+            runs = [r for r in results.values() if r["settings"]["model"] == model and r["settings"]["seed"] == seed]
+            aucs.append(
+                roc_auc_score(
+                    np.concatenate([r["labels"] for r in runs]), np.concatenate([r["probabilities"] for r in runs])
+                )
+            )
+        rows.append(
+            {
+                "model": model,
+                "runs": folds * len(seeds),
+                "auc_mean": np.mean(aucs),
+                "auc_sd": np.std(aucs, ddof=1) if len(aucs) > 1 else np.nan,
+            }
+        )
+    table = pd.DataFrame(rows)
+    with written_whole(out / "summary.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    return table
