@@ -199,6 +199,8 @@ def _train(args) -> int:
     record = Record(
         Path(args.out).parent, f"train-{Path(args.out).stem}", _options(args), _inputs(data, dataset, "train")
     )
+    if args.checkpoint:
+        _refuse_other_inputs(Path(args.checkpoint), record, args.resume)
     dim = dataset[0]["X"].shape[1]
     torch.manual_seed(args.seed)
     model = ABMIL(dim, gated=args.gated)
@@ -234,6 +236,25 @@ def _train(args) -> int:
     print(f"best epoch {history.best_epoch + 1} of {len(history.val_loss)}, validation loss {history.val_loss[history.best_epoch]:.3f},"
           f" threshold {threshold:.3f}; checkpoint {Path(args.out).resolve()}")  # fmt: skip
     return 0
+
+
+def _refuse_other_inputs(folder: Path, record, resume: bool) -> None:
+    """What is taken up again must be training on the same files."""
+    from mil_tutorial.record import digest
+
+    path, now = folder / "inputs.json", {str(p): digest(p) for p in record.inputs if p.is_file()}
+    if resume and path.exists() and (folder / "last.pt").exists():
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path}: is damaged ({error!s:.80}). Delete {folder} and train again.") from error
+        changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+        if changed:
+            raise DataError(
+                f"{folder}: {changed[0]} has changed since this training began. Train again without --resume, or in another folder."
+            )
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(now, indent=1), encoding="utf-8")
 
 
 def _load_checkpoint(path):

@@ -7,15 +7,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 
 from mil_tutorial import trident
 from mil_tutorial.annotations import Annotation, polygon_pixels, read_asap_xml
-from mil_tutorial.files import DataError, written_whole
+from mil_tutorial.files import DataError
 from mil_tutorial.geometry import Geometry, as_coords
 from mil_tutorial.masks import count_pixels
+from mil_tutorial.record import digest
 from mil_tutorial.slides import open_slide
 
 
@@ -98,7 +98,7 @@ def write_patch_labels(path: str | os.PathLike, labels: PatchLabels, **how: obje
     Args:
         how: attributes that say how the labels were made; None is left out.
     """
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with trident.create_h5(path) as file:
         dataset = file.create_dataset("patch_labels", data=labels.label)
         dataset.attrs.update(threshold=labels.threshold, **{k: v for k, v in how.items() if v is not None})
         file.create_dataset("tumor_fraction", data=labels.fraction)
@@ -172,6 +172,10 @@ def _refuse_other_options(target: Path, how: dict) -> None:
         raise DataError(
             f"{target}: was made for other patches; the coordinates have changed since. Delete the file and run again."
         )
+    if "source_digest" in changed:
+        raise DataError(
+            f"{target}: the mask or annotation that it was made from has changed since. Delete the file and run again."
+        )
     if changed:
         raise DataError(
             f"{target}: was made with {changed[0]} {before[changed[0]]}, now it is {how[changed[0]]}."
@@ -215,6 +219,9 @@ def label_slide(
     if wsi_label == 1:
         how |= {"source": "mask" if masks_dir else "annotation", "partly_annotated": bool(partly_annotated)}
         how |= {"tumor_value": tumor_value} if masks_dir else {}
+        source = Path(masks_dir) / f"{name}_mask.tif" if masks_dir else Path(annotations_dir) / f"{name}.xml"
+        if source.is_file():
+            how["source_digest"] = digest(source)
     if target.exists():
         read_patch_labels(target, len(patches.coords))
         _refuse_other_options(target, how)
@@ -222,12 +229,10 @@ def label_slide(
     if wsi_label == 0:
         labels = _label(np.zeros(len(patches.coords), np.float32), threshold, False, False)
     elif masks_dir:
-        source = Path(masks_dir) / f"{name}_mask.tif"
         check_mask_size(source, patches.geometry)
         labels = label_patches(source, patches.coords, side, tumor_value, threshold, halve, partly_annotated)
         hint = f"holds the value {tumor_value}. Check --tumor_value (2 in CAMELYON16's own masks, 1 or 255 in converted ones)"
     else:
-        source = Path(annotations_dir) / f"{name}.xml"
         annotation = read_asap_xml(source)
         labels = label_patches_from_annotation(annotation, patches.coords, side, threshold, halve, partly_annotated)
         found = ", ".join(f"{n} x {what}" for what, n in annotation.ignored.items()) or "nothing else"

@@ -7,6 +7,7 @@ A job folder holds, for each magnification, patch size and overlap, a run folder
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mil_tutorial.files import DataError, written_whole
+from mil_tutorial.files import DataError, check_writable, written_whole
 from mil_tutorial.geometry import Geometry, as_coords
 
 
@@ -50,6 +51,21 @@ def open_h5(path: str | os.PathLike):
             f"{path}: cannot be read as HDF5 ({str(error)[:160]}). The file is damaged or was never finished."
             " Delete it and run the step that writes it again."
         ) from error
+
+
+@contextmanager
+def create_h5(path: str | os.PathLike, **more) -> Iterator[h5py.File]:
+    """A new HDF5 file to fill; it appears when it is complete.
+
+    It is built in memory (a slide's features are some ten MB) and written by Python: where the disk is full, the HDF5 library
+    may take the whole interpreter down.
+    """
+    check_writable(path)
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", **more) as file:
+        yield file
+    with written_whole(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def coords_digest(coords: np.ndarray) -> str:
@@ -278,7 +294,7 @@ def write_patches(path: str | os.PathLike, coords: np.ndarray, geometry: Geometr
     """
     path = Path(path)
     patches = Patches(path.stem.removesuffix("_patches"), coords, geometry)
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with create_h5(path) as file:
         dataset = _write_coords(file, patches, path.parent.name)
         dataset.attrs.update({k: v for k, v in how.items() if v is not None})
 
@@ -292,7 +308,7 @@ def new_features(
     Rows lie one behind the other in one block, which reads many times faster than TRIDENT's one chunk a row.
     """
     path = Path(path)
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with create_h5(path) as file:
         dataset = file.create_dataset("features", (len(patches.coords), dim), dtype)
         dataset.attrs.update(name=patches.name, savetodir=path.parent.name, encoder=encoder)
         _write_coords(file, patches, path.parent.name)
@@ -311,7 +327,7 @@ def write_features(
         with new_features(path, patches, encoder, features.shape[1], features.dtype) as dataset:
             dataset[:] = features
         return
-    with written_whole(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+    with create_h5(path, libver="latest") as file:
         dataset = file.create_dataset(
             "features", data=features, chunks=features.shape, shuffle=True, compression="gzip", compression_opts=9
         )

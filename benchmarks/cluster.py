@@ -1,0 +1,65 @@
+"""From one Dask worker to two: python benchmarks/cluster.py
+
+A real scheduler and worker processes on this machine, one thread each; the same slides with one worker and with two, each time into
+a new folder, after every worker has loaded its encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from pathlib import Path
+
+from distributed import Client, LocalCluster
+
+from mil_tutorial import open_data
+from mil_tutorial.engine import run_tasks
+from mil_tutorial.prepare import PrepareOptions, _encoder, prepare_on_worker
+
+
+def warm_up(_) -> str:
+    """Import torch and load the encoder, which every worker does once."""
+    return _encoder("efficientnet_lite0")[0].name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("build/benchmarks/cluster"))
+    parser.add_argument("--slides", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    os.environ["MIL_TUTORIAL_WORKERS"] = str(os.cpu_count())  # one thread for each worker, whether one runs or two
+    data = open_data("")
+    names = data.split("train")["wsi_name"].tolist()[: args.slides]
+    slides = [data.slide_path(name) for name in names]
+    options = PrepareOptions(patch_size=256)  # four times the patches
+    seconds = {1: [], 2: []}
+    for round_ in range(args.rounds):
+        for workers in (1, 2):
+            target = args.folder / f"{round_}_{workers}"
+            shutil.rmtree(target, ignore_errors=True)
+            with LocalCluster(
+                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+            ) as cluster:
+                address = cluster.scheduler_address
+                with Client(address) as client:
+                    client.run(lambda: warm_up(None))
+                tasks = {p.stem: (str(p), str(target.resolve()), options) for p in slides}
+                start = time.perf_counter()
+                results, errors = run_tasks(prepare_on_worker, tasks, address, progress=False)
+                seconds[workers].append(time.perf_counter() - start)
+            assert not errors and len(results) == len(slides), errors
+            print(
+                f"round {round_}, {workers} workers: {len(slides)} slides, {sum(results.values())} patches in {seconds[workers][-1]:.1f} s",
+                flush=True,
+            )
+    ratios = [a / b for a, b in zip(seconds[1], seconds[2], strict=True)]
+    print(f"best round with one worker {min(seconds[1]):.1f} s, with two {min(seconds[2]):.1f} s: {min(seconds[1]) / min(seconds[2]):.2f} x; rounds "
+          + ", ".join(f"{r:.2f}" for r in ratios))  # fmt: skip
+    shutil.rmtree(args.folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
