@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 #   make course PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 
-.PHONY: course test test-site env lab notebooks figures lint fixture site workshop bundle cards bench kill clean help
+.PHONY: course test test-site test-faults test-fuzz test-floors test-latest env lab notebooks figures lint fixture site workshop bundle cards bench kill clean help
 .DEFAULT_GOAL := help
 
 help:            ## show the targets
@@ -21,6 +21,18 @@ test: env        ## run the tests, every notebook among them
 
 test-site: site  ## build the website and test it in a real browser, JupyterLab and the launch on a bare machine too
 	$(BIN)/python -m pytest tests/browser
+
+test-faults: env ## disturb every command 20 times in six ways and run it again; prints the table (half an hour)
+	$(BIN)/python tests/faults/matrix.py --times 20 $(FAULT_ARGS)
+
+test-fuzz: env   ## 20 000 damaged files through everything that reads (some minutes)
+	$(BIN)/python tests/faults/fuzz.py --inputs 20000 $(FUZZ_ARGS)
+
+test-floors:     ## the tests with the oldest versions that pyproject.toml allows (needs uv)
+	$(PYTHON) tools/test_versions.py lowest-direct
+
+test-latest:     ## the tests with the newest versions of everything but torch (needs uv)
+	$(PYTHON) tools/test_versions.py highest
 
 lab: env         ## open the course in JupyterLab
 	$(BIN)/jupyter lab notebooks/01-data-and-patch-labels.ipynb

@@ -61,7 +61,7 @@ class PackedFeatures:
             shapes = (self._map("features").shape, self._map("coords").shape)
             if shapes != ((total, self.dim), (total, 2)):
                 raise ValueError(f"arrays of shapes {shapes} for {total} patches")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # NumPy parses a damaged header as Python, which may raise anything
             raise DataError(
                 f"{self.folder}: is no whole store ({error!s:.120}). Delete it and run `mil-tutorial pack`."
             ) from error

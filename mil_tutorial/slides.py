@@ -18,6 +18,7 @@ from mil_tutorial.geometry import as_coords, grid_cells, grid_step
 from mil_tutorial.tiff import open_level
 
 BLOCK = 1024  # side in pixels of what is read from a level at once: whole tiles that stay in the cache
+LARGEST_TILE = 1 << 26  # pixels
 SLIDE_SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".dcm", ".svslide")
 
 
@@ -31,12 +32,21 @@ def open_slide(path: str | os.PathLike) -> openslide.OpenSlide:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file. Check the folder and the slide's name.")
     try:
-        return openslide.OpenSlide(path)
+        slide = openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
         raise DataError(
             f"{path}: OpenSlide cannot open it ({error}). Expected a whole-slide image such as .svs, .ndpi or a tiled"
             " pyramidal TIFF. Is the file whole? Was it copied to the end?"
         ) from error
+    for level in range(slide.level_count):  # OpenSlide ends the whole program when it cannot allocate one tile
+        sides = (slide.properties.get(f"openslide.level[{level}].tile-{what}", "0") for what in ("width", "height"))
+        width, height = (int(s) if s.isdecimal() else 0 for s in sides)
+        if width * height > LARGEST_TILE:
+            slide.close()
+            raise DataError(
+                f"{path}: level {level} has tiles of {width} x {height} pixels, which no scanner writes. The file is damaged. Copy it again."
+            )
+    return slide
 
 
 def slide_mpp(slide: openslide.OpenSlide, path: str | os.PathLike, mpp: float | None = None) -> float:

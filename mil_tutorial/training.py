@@ -6,7 +6,6 @@ import contextlib
 import copy
 import inspect
 import os
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -209,7 +208,7 @@ def _load(path: Path, settings: dict) -> dict:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         changed = [k for k, v in settings.items() if state["settings"][k] != v]
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle may raise anything
         raise DataError(
             f"{path}: is no whole checkpoint of `fit` ({error!s:.120}). Delete it and train again."
         ) from error

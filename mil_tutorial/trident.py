@@ -20,6 +20,8 @@ import numpy as np
 from mil_tutorial.files import DataError, check_writable, written_whole
 from mil_tutorial.geometry import Geometry, as_coords
 
+EMPTY = 1 << 26  # bytes that a dataset may claim without holding any
+
 
 @dataclass(frozen=True)
 class Patches:
@@ -73,11 +75,29 @@ def coords_digest(coords: np.ndarray) -> str:
     return hashlib.blake2b(np.ascontiguousarray(coords, "<i8").tobytes(), digest_size=8).hexdigest()
 
 
-def _dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
-    if not isinstance(file.get(key), h5py.Dataset):
-        found = ", ".join(file) or "nothing"
-        raise DataError(f"{path}: dataset '{key}' is missing, found {found}. Is this the right folder?")
-    return file[key]
+def get_dataset(file: h5py.File, key: str, path: Path, remedy: str = "Is this the right folder?") -> h5py.Dataset:
+    """A dataset that lies in the file itself.
+
+    Raises:
+        DataError: it is missing, is kept in another file, or claims far more values than the file holds.
+    """
+    if isinstance(file.get(key, getlink=True), h5py.ExternalLink):
+        raise DataError(
+            f"{path}: '{key}' is a link to another file, expected the data themselves. Take it from where it was made."
+        )
+    dataset = file.get(key)
+    if not isinstance(dataset, h5py.Dataset):
+        raise DataError(f"{path}: dataset '{key}' is missing, found {', '.join(file) or 'nothing'}. {remedy}")
+    if dataset.is_virtual or dataset.external:
+        raise DataError(
+            f"{path}: '{key}' is kept in other files, expected the data themselves. Take it from where it was made."
+        )
+    held = dataset.id.get_storage_size()
+    if dataset.nbytes > EMPTY + 2000 * held:  # no compression of real data reaches that
+        raise DataError(
+            f"{path}: '{key}' claims {dataset.shape} values and holds {held} bytes. The file is damaged. Make it again."
+        )
+    return dataset
 
 
 def read_patches(path: str | os.PathLike) -> Patches:
@@ -93,7 +113,7 @@ def read_patches(path: str | os.PathLike) -> Patches:
 
 
 def _coords(file: h5py.File, path: Path, remedy: str) -> np.ndarray:
-    dataset = _dataset(file, "coords", path)
+    dataset = get_dataset(file, "coords", path)
     if dataset.ndim != 2 or dataset.shape[1] != 2:
         raise DataError(f"{path}: 'coords' has shape {dataset.shape}, expected (n, 2). {remedy}")
     return _read_rows(dataset).astype(np.int64, copy=False)
@@ -101,7 +121,7 @@ def _coords(file: h5py.File, path: Path, remedy: str) -> np.ndarray:
 
 def _features(file: h5py.File, path: Path) -> tuple[h5py.Dataset, tuple[int, int]]:
     """The dataset `features` and its shape (n, D); D is 0 where an empty slide does not say it."""
-    dataset = _dataset(file, "features", path)
+    dataset = get_dataset(file, "features", path)
     shape = dataset.shape[1:] if dataset.ndim == 3 and dataset.shape[0] == 1 else dataset.shape  # some old files
     if dataset.size == 0:
         shape = (0, shape[1] if len(shape) == 2 else 0)
