@@ -354,9 +354,9 @@ def prepare(
 
         tasks = {p.stem: (str(p.resolve()), str(Path(job_dir).resolve()), options) for p in slides}
         counts, errors = run_tasks(prepare_on_worker, tasks, scheduler, "Preparing", progress=progress)
-        return _report(slides, counts, list(errors.values()))
+        return _report(slides, counts, errors)
     encoder, device = _encoder(options.patch_encoder)
-    counts, failures = {}, []
+    counts, errors = {}, {}
     # While one slide is encoded, the tissue of the next is found.
     with ThreadPoolExecutor(1) as pool, tqdm(slides, desc="Preparing", unit="slide", disable=not progress) as bar:
         ahead = pool.submit(locate_patches, slides[0], job_dir, options)
@@ -370,10 +370,10 @@ def prepare(
                 target = _features_file(path, job_dir, options, encoder)
                 encode_patches(path, patches, target, encoder, options.dtype, device, progress)
             except DataError as error:
-                failures.append(str(error))
+                errors[path.stem] = str(error)
                 continue
             counts[path.stem] = len(patches.coords)
-    return _report(slides, counts, failures)
+    return _report(slides, counts, errors)
 
 
 @lru_cache(1)
@@ -391,12 +391,13 @@ def prepare_on_worker(path: str, job_dir: str, options: PrepareOptions) -> int:
     return prepare_slide(path, job_dir, options, encoder, device)[0]
 
 
-def _report(slides: list[Path], counts: dict[str, int], failures: list[str]) -> dict[str, int]:
+def _report(slides: list[Path], counts: dict[str, int], errors: dict[str, str]) -> dict[str, int]:
     """The counts, or a `DataError` that names every slide that failed or is empty."""
-    failures += [
-        f"{path}: no tissue found. It is written as an empty slide; leave it out of train.csv and test.csv."
+    empty = {
+        path.stem: f"{path}: no tissue found. It is written as an empty slide; leave it out of train.csv and test.csv."
         for path in slides if counts.get(path.stem) == 0
-    ]  # fmt: skip
+    }  # fmt: skip
+    failures = [what[path.stem] for path in slides for what in (errors, empty) if path.stem in what]
     if failures:
         done = f"{len(counts)} of {len(slides)} slides are done and stay as they are."
         raise DataError("\n".join([*failures, done]))

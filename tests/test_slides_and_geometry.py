@@ -134,7 +134,7 @@ def test_a_contact_sheet_and_a_thumbnail(data, tumor_slide):
     patches = read_patches(data.trident_dir / "patches" / f"{tumor_slide}_patches.h5")
     side, path = patches.geometry.patch_size_level0, data.slide_path(tumor_slide)
     figure = show_patches(path, patches.coords[:11], side, labels=[1] + [0] * 9 + [-1])
-    titles = [axis.get_title() for axis in figure.axes if axis.get_visible()]
+    titles = [(axis.get_title() or axis.get_title(loc="left")) for axis in figure.axes if axis.get_visible()]
     assert titles[0] == "0: tumour" and titles[1] == "1: normal" and titles[10] == "10: unknown"
     plt.close(figure)
     plain = draw_patches(path, np.empty((0, 2)), side)
