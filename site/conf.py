@@ -32,6 +32,7 @@ nb_execution_mode = "off"  # tools/make_site.py brings executed notebooks
 nb_merge_streams = True
 nb_code_prompt_show = "Show the {type}"
 bibtex_bibfiles = ["references.bib"]
+default_role = "code"  # docstrings mark names with single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 copybutton_selector = ".cell_input div.highlight pre, div.highlight-bash pre"

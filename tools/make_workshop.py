@@ -25,7 +25,7 @@ NOTE = re.compile(r"<!-- instructor, (\d+) min: (.*?) -->\n?", re.DOTALL)
 
 BADGE = re.compile(r"^\[!\[.*(?:colab|binder).*\n?", re.MULTILINE | re.IGNORECASE)
 SETTINGS = """<script>window.MathJax = {tex: {inlineMath: [["$", "$"]]}};</script>
-<style>.reveal section img { max-height: 560px !important; } .reveal { font-size: 28px !important; } .anchor-link { display: none; }</style>"""
+<style>.reveal section img { max-height: 560px !important; } .reveal .jp-RenderedHTMLCommon { font-size: 34px !important; line-height: 1.35; } .reveal table { font-size: 28px; } .anchor-link { display: none; }</style>"""
 START = """<script src="reveal/dist/reveal.js"></script><script src="reveal/plugin/notes/notes.js"></script>
 <script>Reveal.initialize({hash: true, slideNumber: "c/t", width: 1100, height: 720, plugins: [RevealNotes]});</script>"""
 
@@ -133,13 +133,18 @@ def slides(executed):
                 section = text.splitlines()[0].lstrip("# ")
                 if section in ("Quiz", "References"):
                     continue
-                paragraphs = [p for p in text.split("\n\n") if "<details>" not in p]
-                kept = paragraphs[: 2 if section != "Recap" else None]
-                kept += (
-                    [p for p in paragraphs[2:] if "**Predict:**" in p or p.startswith("$$")]
-                    if section != "Recap"
-                    else []
-                )
+                paragraphs = [p for p in text.split("\n\n") if p.strip() and "<details>" not in p]
+                kept, letters = [], 0
+                for p in paragraphs:  # what fits a slide; formulas, predictions and the recap always
+                    letters += len(p)
+                    if (
+                        letters < 420
+                        or section == "Recap"
+                        or "$$" in p
+                        or (p.startswith("|") and "$" in p)
+                        or "**Predict:**" in p
+                    ):
+                        kept.append(p)
                 if section == "Exercises":
                     kept = [
                         paragraphs[0],

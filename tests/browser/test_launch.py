@@ -68,7 +68,7 @@ def test_binder_reads_what_we_mean(repo):
     here = os.getcwd()
     os.chdir(repo)
     try:
-        picks = [b for b in (repo2docker.CondaBuildPack(), repo2docker.PythonBuildPack()) if b.detect()]
+        picks = [b for b in (repo2docker.CondaBuildPack("base"), repo2docker.PythonBuildPack("base")) if b.detect()]
         assert isinstance(picks[0], repo2docker.PythonBuildPack)
         assert picks[0].python_version == "3.11"
         assert picks[0].binder_dir == "binder" and "binder/requirements.txt" in picks[0].binder_path("requirements.txt")
