@@ -193,3 +193,17 @@ def test_public_names(repo):
     for name in mil_tutorial.__all__:
         value = getattr(mil_tutorial, name)
         assert value.__doc__, name
+
+
+@pytest.mark.parametrize(
+    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["codespell"]], ids=" ".join
+)
+def test_style_and_spelling(repo, command):
+    import sysconfig
+    from pathlib import Path
+
+    program = Path(sysconfig.get_path("scripts")) / command[0]
+    if not program.exists():
+        pytest.skip(f"{command[0]} is not installed: pip install -e '.[test]'")
+    done = subprocess.run([program, *command[1:]], cwd=repo, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-500:]
