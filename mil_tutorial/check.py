@@ -24,7 +24,7 @@ from mil_tutorial import trident
 from mil_tutorial.annotations import read_asap_xml
 from mil_tutorial.camelyon16 import REMOVED, camelyon16_slides
 from mil_tutorial.data import DataRoot, open_data
-from mil_tutorial.files import DataError
+from mil_tutorial.files import DataError, end_with_parent
 from mil_tutorial.geometry import Geometry, nominal_magnification
 from mil_tutorial.labels import read_label_table, read_patch_labels
 from mil_tutorial.record import changed_inputs, read_record
@@ -344,7 +344,7 @@ def _list_files(data: DataRoot, encoders: Iterable[str]) -> tuple[dict[str, dict
 def _run(jobs: list[tuple], workers: int, progress: bool) -> Iterator[tuple[dict[str, int], list[Finding]]]:
     """`_check_slide` of each job, in order; in processes if there is enough to do."""
     if workers > 1 and len(jobs) >= 32:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent) as pool:
             results = pool.map(_check_slide, *zip(*jobs, strict=True), chunksize=8)
             yield from tqdm(results, desc="Checking", unit="slide", total=len(jobs), disable=not progress)
     else:

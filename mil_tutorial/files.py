@@ -5,8 +5,10 @@ Every file of this package is written to a temporary name in the same folder and
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -51,6 +53,17 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def end_with_parent() -> None:
+    """For worker processes: end when the process that started them is gone, even if it was killed, and not wait for work for ever."""
+
+    def watch(parent) -> None:
+        parent.join()
+        os._exit(1)
+
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=watch, args=(parent,), daemon=True).start()
 
 
 def _remove_left_over(path: Path) -> None:

@@ -1,6 +1,11 @@
 """The synthetic slides: real files, the same every time, and no way to guess the label from the outside."""
 
 import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -99,3 +104,45 @@ def test_a_user_s_own_folder_is_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["wsi_labels.csv"] and (
         tmp_path / "wsi_labels.csv"
     ).read_text() == "mine"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    """A killed command must not leave processes behind that hold memory."""
+
+    def others():
+        marks = (p for p in Path("/proc").glob("[0-9]*/environ"))
+        found = set()
+        for mark in marks:
+            try:
+                if b"MIL_TUTORIAL_MARK=" + str(tmp_path).encode() in mark.read_bytes():
+                    found.add(int(mark.parent.name))
+            except OSError:
+                continue
+        return found
+
+    command = [
+        sys.executable,
+        "-m",
+        "mil_tutorial.cli",
+        "fixture",
+        "normal_001",
+        "normal_002",
+        "--workers",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    process = subprocess.Popen(
+        command, env={**os.environ, "MIL_TUTORIAL_MARK": str(tmp_path)}, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while len(others()) < 3:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1.5)  # the workers have begun
+    process.kill()
+    process.wait()
+    while others() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert others() == set()
