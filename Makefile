@@ -19,7 +19,7 @@ course: env      ## run the whole course; DATA=<root> takes your own slides
 test: env        ## run the tests, every notebook among them
 	$(BIN)/python -m pytest
 
-test-site: site  ## build the website and test it in a real browser, JupyterLab and the launch on a bare machine too
+test-site: workshop ## build website and slides and test them in a real browser, JupyterLab and the launch on a bare machine too
 	$(BIN)/python -m pytest tests/browser
 
 test-faults: env ## disturb every command 20 times in six ways and run it again; prints the table (half an hour)

@@ -38,7 +38,7 @@ use_style()
 #
 # <!-- instructor, 4 min: Begin here, before any word about files: let them look. Ask who sees the tumour, and where. Most cannot, and that is the point of the course. -->
 #
-# Here is what you will have made at the end of this notebook: a slide, and the patches of it that hold tumour.
+# Here is a slide. At the end of this notebook you will know which patches of it hold tumour.
 # First we open the data. With nothing set, `open_data()` gives the synthetic slides. Each is drawn when it is first asked for.
 
 # %%
@@ -73,8 +73,9 @@ show_images([overview], [f"{wsi_name}: a lymph node{' (synthetic)' if data.synth
 plt.show()
 
 # %% [markdown]
-# *What to see: a lymph node, about 2 mm long. The blue-purple mass is lymphocytes, each about 7 µm wide. Pink is connective
-# tissue. White is glass. Somewhere in there may be a metastasis: cells of a breast cancer that came with the lymph.*
+# *What to see: a lymph node, about 2 mm long. Dark blue-purple is lymphocytes, each about 7 µm wide. Pink is connective
+# tissue. White is glass. Somewhere in there may be a metastasis: cells of a breast cancer that came with the lymph. Where would you
+# look? You will know at the end.*
 #
 # ## A slide is a pyramid
 #
@@ -188,7 +189,7 @@ for x, y in kept / factor:
 plt.show()
 
 # %% [markdown]
-# *What to see: the squares cover the tissue and leave out the glass. Squares at the right and lower edge may reach past the slide.*
+# *What to see: the squares cover what was found as tissue. Colour alone also finds a pen mark, and misses pale fat. Squares at the right and lower edge may reach past the slide.*
 #
 # A check that you can see: on the synthetic slides our hand-made grid gives the very patches of the file.
 
@@ -321,7 +322,11 @@ order = np.argsort(labels.fraction)
 fig, ax = plt.subplots(figsize=(8, 2.8))
 ax.bar(range(len(order)), labels.fraction[order], color=np.where(labels.label[order] == 1, "#D55E00", "#0072B2"))
 ax.axhline(labels.threshold, color="black", lw=1, ls="--")
-ax.set(xlabel="patches, sorted", ylabel="tumour share", title="Most patches are clear; the border of the tumour is not")
+ax.set(
+    xlabel="patches, sorted",
+    ylabel="tumour share",
+    title="Some patches are all tumour, some none; the border is between",
+)
 plt.show()
 
 # %% [markdown]
@@ -483,7 +488,7 @@ def check_width(value):
         return "Not yet: replace None by a formula with mpp and patch_size_level0."
     if abs(value - patch_size_level0 * mpp / 1000) < 1e-6:
         return "Right."
-    return f"Not yet: {value} is not it. Is it in millimetres? 1 mm = 1000 µm."
+    return f"Not yet: {value} is not it. Is it in millimetres (1 mm = 1000 µm)? Is the patch size in pixels of level 0?"
 
 
 print(check_width(width_mm))
@@ -512,6 +517,8 @@ def check_patches_above(function):
         answer = function(given, threshold)
         if answer is None:
             return "Not yet: the function returns nothing."
+        if np.ndim(answer):
+            return "Not yet: the function returns an array, expected one number: how many."
         if answer != right:
             return f"Not yet: for shares {given.tolist()} and threshold {threshold} it gives {answer}, expected {right}. Larger, not equal."
     return "Right."
@@ -551,9 +558,11 @@ def check_choose_level(function):
     ]:
         answer = function(downsamples, side, px)
         if answer is None:
-            return "Not yet: the function returns nothing."
+            return f"Not yet: for downsamples {downsamples}, side {side} and px {px} the function returns nothing."
+        if answer not in range(len(downsamples)):
+            return f"Not yet: it gives {answer}, expected the number of a level, 0 to {len(downsamples) - 1}."
         if answer != right:
-            width = side / downsamples[answer] if 0 <= answer < len(downsamples) else float("nan")
+            width = side / downsamples[answer]
             return f"Not yet: downsamples {downsamples}, side {side}, px {px}: it gives level {answer}, where the patch is {width:g} px wide; expected level {right}."
     return "Right."
 

@@ -108,6 +108,7 @@ for i in range(n):
         if i != j and distance < 1.5:  # the eight places around a patch are at most sqrt(2) = 1.41 away
             A[i, j] = 1
 degree = A.sum(1)
+# Divide by both degrees, so that a patch with many neighbours does not dominate.
 A_normalized = A / torch.sqrt(degree[:, None] * degree[None]).clamp(min=1)
 
 # %%
@@ -124,7 +125,7 @@ axes[1].set(
 plt.show()
 
 # %% [markdown]
-# *What to see: on the left the grid of patches, tumour in orange. On the right the matrix, nearly empty. For 10 000 patches
+# *What to see: on the left the grid of patches, tumour in orange. On the right the matrix: most of it is 0. For 10 000 patches
 # it would have 100 million entries, so it is kept sparse: only entries that are not zero are stored.*
 #
 # ## The finished form
@@ -164,7 +165,7 @@ print("features, coordinates, labels and adjacency are equal")
 # <!-- instructor, 5 min: Ask for other leaks: same patient, same hospital, same day of staining. -->
 #
 # A fifth of the training slides becomes the **validation** set. It chooses the best epoch and the threshold. The **test**
-# set is not touched until notebook 5. We split *slides*, never patches: two patches of one slide look alike, and a model
+# set is not touched until the last table of notebook 4, and chooses nothing there. We split *slides*, never patches: two patches of one slide look alike, and a model
 # could recognise the slide in place of the tumour. `stratify` keeps the share of tumour slides equal on both sides.
 
 # %%
@@ -382,8 +383,8 @@ def check_padding_share(function):
         answer = function(sizes)
         if answer is None:
             return "Not yet: the function returns nothing."
-        if abs(answer - right) > 1e-9:
-            return f"Not yet: for sizes {sizes} it gives {answer:.3f}, expected {right:.3f}."
+        if not abs(answer - right) <= 1e-6:
+            return f"Not yet: for sizes {sizes} it gives {answer:.5f}, expected {right:.5f}."
     return "Right."
 
 
@@ -453,7 +454,12 @@ def check_split_patients(function):
         answer = function(patients, 2, seed)
         if answer is None:
             return "Not yet: the function returns nothing."
-        train, val = [list(map(int, part)) for part in answer]
+        try:
+            train, val = [sorted(int(i) for i in part) for part in answer]
+        except (TypeError, ValueError):
+            return "Not yet: return two lists of slide numbers, such as ([1, 3], [0, 2])."
+        if [sorted(int(i) for i in part) for part in function(patients, 2, seed)] != [train, val]:
+            return "Not yet: the same seed gives two different splits. Make a generator from the seed."
         if sorted(train + val) != list(range(len(patients))):
             return f"Not yet: train {train} and validation {val} do not hold every slide once."
         names = sorted({patients[i] for i in val})

@@ -89,7 +89,7 @@ train_loader, val_loader = make_loader(train_set, seed=0), make_loader(val_set)
 #
 # 1. `model.eval()`: layers such as dropout behave differently when we only look.
 # 2. `torch.inference_mode()`: no gradients are stored, which saves time and memory.
-# 3. Keep a **copy** of the best weights. The last epoch is rarely the best one.
+# 3. Keep a **copy** of the best weights. The best epoch need not be the last one; with the 16 slides further down it is an early one.
 
 # %%
 EPOCHS = 20 if data.synthetic else 5
@@ -225,10 +225,9 @@ plt.show()
 from mil_tutorial import balanced_sampler, positive_weight
 
 print(f"normal for each tumour slide: {positive_weight(train_set.get_bag_labels()):.2f}   -> fit(..., pos_weight=...)")
-drawn = [train_set.get_bag_labels()[i] for i in balanced_sampler(train_set.get_bag_labels(), seed=0)]
-print(
-    f"share of tumour slides: {np.mean(train_set.get_bag_labels()):.2f}, drawn by the balanced sampler: {np.mean(drawn):.2f}"
-)
+rare = [1] * 7 + [0] * 63  # one slide in ten
+drawn = [np.mean([rare[i] for i in balanced_sampler(rare, seed)]) for seed in range(20)]
+print(f"share of tumour slides: {np.mean(rare):.2f}, drawn by the balanced sampler in 20 epochs: {np.mean(drawn):.2f}")
 
 # %% [markdown]
 # ### When the computer stops in the middle
@@ -480,7 +479,7 @@ pd.DataFrame(rows).T
 # *What to see: only a row with two zeros may be trained and scored in padded batches. TransMIL takes no mask at all; CLAM's loss
 # also looks at the patches of lowest attention, and padding is among them. For such models the size of the neighbour in the batch would change a patient's result. The way out is simple: one bag at a time, so that nothing is padded.*
 #
-# Now two of them, ours and our two baselines, one bag at a time, each from two seeds. The test slides are scored once, at the end,
+# Now torchmil's ABMIL and DSMIL, our ABMIL and our two baselines, one bag at a time, each from two seeds. The test slides are scored once, at the end,
 # and choose nothing. (With real slides this takes long; take it to a GPU.)
 
 # %%
@@ -538,7 +537,8 @@ pd.DataFrame(rows).T
 
 # %% [markdown]
 # *What to see: the spread between two seeds is as large as many differences between models. A table like this with one seed
-# and no interval says little; notebook 5 shows what to do about it. `benchmarks/zoo.py` trains more models from more seeds.*
+# and no interval says little. "our ABMIL" and "torchmil ABMIL" are the same model from other first weights: how far apart they are is the noise
+# of this table; notebook 5 shows what to do about it. `benchmarks/zoo.py` trains more models from more seeds.*
 #
 # ## What can go wrong
 #
@@ -598,7 +598,7 @@ print("best epoch of the run above:", best_epoch_of(history.val_loss) + 1)
 # %% [markdown]
 # **Exercise 2 (★★).** Write `stop_epoch(val_loss, patience)`: after how many epochs does early stopping end the run?
 #
-# <details><summary>Hint</summary>Walk through the losses and remember the epoch of the best one. Stop when the current epoch is `patience` later.</details>
+# <details><summary>Hint</summary>Walk through the losses and remember the epoch of the best one. Stop when the current epoch is <code>patience</code> later.</details>
 
 
 # %% tags=["exercise"]
@@ -612,6 +612,9 @@ def check_stop_epoch(function):
         ([3, 2, 1], 2, 3),
         ([1, 2, 2, 2], 1, 2),
         ([3, 2, 2, 1, 2], 3, 5),
+        ([5, 4, 4.5, 3, 3.5, 3.2, 3.1, 3.05], 3, 7),
+        ([3, 2, 2.5, 2.6, 1], 2, 4),
+        ([3, 2, 2, 2, 2], 2, 4),
     ]:
         answer = function(losses, patience)
         if answer is None:
@@ -669,7 +672,7 @@ def check_accumulated(function):
         return "Not yet: the gradients are still those from before."
     largest = max((g - r).abs().max().item() for g, r in zip(grads, right))
     if largest > 1e-5:
-        return f"Not yet: a gradient is off by {largest:.3g}. Was the old gradient cleared once, at the start? Does a batch of 1 weigh 1/5, and one of 4 weigh 4/5?"
+        return f"Not yet: a gradient is off by {largest:.3g}. Was the old gradient cleared once, at the start? Does every bag count the same, whatever its batch?"
     return "Right."
 
 
@@ -703,7 +706,7 @@ print("two small batches, one gradient")
 # 2. *The training loss is 0.01 and the validation loss 0.9. What now?*
 #    <details><summary>Answer</summary>It overfits. More slides, stronger weight decay, smaller steps, or stop earlier.</details>
 # 3. *Why must you wait for a GPU before you read the clock?*
-#    <details><summary>Answer</summary>Calls return before the work is done. Without `synchronize` you time how fast work is handed over.</details>
+#    <details><summary>Answer</summary>Calls return before the work is done. Without <code>synchronize</code> you time how fast work is handed over.</details>
 # 4. *Labels are shuffled, and the validation AUC is 0.8. Good news?*
 #    <details><summary>Answer</summary>No. There is nothing to learn from shuffled labels, so 0.5 is expected, give or take chance. 0.8 means a leak, or very few bags.</details>
 # 5. *You train twice with the same seed and get different weights. Name two reasons.*
