@@ -27,8 +27,8 @@ def warm_up(_) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("build/benchmarks/cluster"))
-    parser.add_argument("--slides", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slides", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
     os.environ["MIL_TUTORIAL_WORKERS"] = str(os.cpu_count())  # one thread for each worker, whether one runs or two
     data = open_data("")
