@@ -41,7 +41,6 @@ All slides in here are synthetic: a program drew them.
 MIL_TUTORIAL_CACHE tells the course where the drawn slides lie: the folder cache in here. Without it the course draws the slides
 anew, which takes a few minutes and needs no network either.
 """
-SLIDES = "images", "masks", "annotations"
 
 
 def run(*command: str) -> None:
@@ -111,7 +110,7 @@ def main() -> int:
     parts += [(p, Path("wheels") / p.name) for p in sorted(wheels.glob("*.whl"))]
     parts += [(BUILD / "wheels.txt", Path("wheels.txt"))]
     cache = root.parent
-    parts += [(p, Path("cache") / p.relative_to(cache)) for kind in SLIDES for p in sorted((root / kind).glob("*.*"))]
+    parts += [(p, Path("cache") / p.relative_to(cache)) for p in sorted(root.rglob("*")) if p.is_file()]
     activate = "export MIL_TUTORIAL_CACHE=$PWD/cache      (Windows: set MIL_TUTORIAL_CACHE=%CD%\\cache)"
     first = FIRST.format(
         activate=activate, wheels="they are" if args.wheels else "see wheels.txt for the list to fetch"
