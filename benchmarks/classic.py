@@ -18,10 +18,9 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from mil_tutorial import ABMIL, bags_from_arrays, collate_fn, fit, predict
+from mil_tutorial import ABMIL, bags_from_arrays, fit, one_by_one, predict
 
 PAPER = {
     "musk1": (0.892, 0.040),
@@ -47,18 +46,15 @@ def read_bags(wheel: zipfile.ZipFile, name: str) -> tuple[list[np.ndarray], np.n
     return [g.iloc[:, 2:].to_numpy(np.float32) for g in groups], np.array([int(g.iloc[0, 0] > 0) for g in groups])
 
 
-def loader(arrays, labels, seed=None) -> DataLoader:
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    bags = bags_from_arrays(arrays, [int(y) for y in labels])
-    return DataLoader(bags, batch_size=1, shuffle=seed is not None, generator=generator, collate_fn=collate_fn)
-
-
 def one_fold(arrays, labels, train, test, seed: int, hidden: int, epochs: int):
     """Labels and probabilities of the test bags; scaling comes from the training bags alone, the last epoch counts."""
     pooled = np.concatenate([arrays[i] for i in train])
     mean, std = pooled.mean(0), pooled.std(0)
     scaled = [(X - mean) / np.where(std > 1e-6, std, 1) for X in arrays]
-    pick = lambda index, s=None: loader([scaled[i] for i in index], labels[index], s)  # noqa: E731
+
+    def pick(index, order=None):
+        return one_by_one(bags_from_arrays([scaled[i] for i in index], labels[index].tolist()), order)
+
     torch.manual_seed(seed)
     dim = arrays[0].shape[1]
     feat_ext = torch.nn.Sequential(torch.nn.Linear(dim, hidden), torch.nn.ReLU(), torch.nn.Dropout(0.25))
@@ -66,6 +62,20 @@ def one_fold(arrays, labels, train, test, seed: int, hidden: int, epochs: int):
     fit(model, pick(train, seed), None, epochs=epochs, lr=5e-4, weight_decay=1e-2, device="cpu", progress=False)
     found = predict(model, pick(test), "cpu")
     return found.Y, found.prob
+
+
+def cross_validate(
+    arrays, labels, folds, n: int, repeats: int, seed: int, hidden: int, epochs: int, groups=None
+) -> tuple[list[float], list[float]]:
+    """Accuracy and AUC of each repeat, over all bags, each scored in the fold that leaves it out."""
+    accuracies, aucs = [], []
+    for repeat in tqdm(range(seed, seed + repeats), desc="Repeats", leave=False):
+        Y, prob = np.empty(len(labels)), np.empty(len(labels))
+        for train, test in folds(n, shuffle=True, random_state=repeat).split(labels, labels, groups):
+            Y[test], prob[test] = one_fold(arrays, labels, train, test, repeat, hidden, epochs)
+        accuracies.append(((prob >= 0.5) == Y).mean())
+        aucs.append(roc_auc_score(Y, prob))
+    return accuracies, aucs
 
 
 def main() -> None:
@@ -83,16 +93,10 @@ def main() -> None:
     print(f"{'data':20} {'bags':>5} {'accuracy':>16} {'AUC':>16}   {'paper':>16}")
     for name in args.data:
         arrays, labels = read_bags(wheel, name)
-        start, accuracies, aucs = time.perf_counter(), [], []
-        for repeat in tqdm(range(args.repeats), desc=name, leave=False):
-            folds = StratifiedKFold(10, shuffle=True, random_state=args.seed + repeat)
-            Y, prob = np.empty(len(labels)), np.empty(len(labels))
-            for train, test in folds.split(labels, labels):
-                Y[test], prob[test] = one_fold(
-                    arrays, labels, train, test, args.seed + repeat, args.hidden, args.epochs
-                )
-            accuracies.append(((prob >= 0.5) == Y).mean())
-            aucs.append(roc_auc_score(Y, prob))
+        start = time.perf_counter()
+        accuracies, aucs = cross_validate(
+            arrays, labels, StratifiedKFold, 10, args.repeats, args.seed, args.hidden, args.epochs
+        )
         paper = "{:.3f} +- {:.3f}".format(*PAPER[name]) if name in PAPER else "-"
         print(f"{name:20} {len(labels):5} {np.mean(accuracies):7.3f} +- {np.std(accuracies):.3f} {np.mean(aucs):7.3f} +- {np.std(aucs):.3f}   {paper:>16}"
               f"   {time.perf_counter() - start:.0f} s", flush=True)  # fmt: skip

@@ -7,7 +7,6 @@ a new folder, after every worker has loaded its encoder.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from mil_tutorial.engine import run_tasks
 from mil_tutorial.prepare import PrepareOptions, _encoder, prepare_on_worker
 
 
-def warm_up(_) -> str:
+def warm_up() -> str:
     """Import torch and load the encoder, which every worker does once."""
     return _encoder("efficientnet_lite0")[0].name
 
@@ -30,7 +29,6 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
-    os.environ["MIL_TUTORIAL_WORKERS"] = str(os.cpu_count())  # one thread for each worker, whether one runs or two
     data = open_data("")
     names = data.split("train")["wsi_name"].tolist()[: args.slides]
     slides = [data.slide_path(name) for name in names]
@@ -45,7 +43,7 @@ def main() -> None:
             ) as cluster:
                 address = cluster.scheduler_address
                 with Client(address) as client:
-                    client.run(lambda: warm_up(None))
+                    client.run(warm_up)
                 tasks = {p.stem: (str(p), str(target.resolve()), options) for p in slides}
                 start = time.perf_counter()
                 results, errors = run_tasks(prepare_on_worker, tasks, address, progress=False)

@@ -14,8 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from classic import one_fold
-from sklearn.metrics import roc_auc_score
+from classic import cross_validate
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from tqdm.auto import tqdm
 
@@ -67,14 +66,9 @@ def main() -> None:
         ("folds that keep a group together", StratifiedGroupKFold),
     ):
         n = min(10, len(set(groups))) if folds is StratifiedGroupKFold else 10
-        accuracies, aucs = [], []
-        for repeat in tqdm(range(args.repeats), desc=what, leave=False):
-            seed = args.seed + repeat
-            Y, prob = np.empty(len(labels)), np.empty(len(labels))
-            for train, test in folds(n, shuffle=True, random_state=seed).split(labels, labels, groups):
-                Y[test], prob[test] = one_fold(arrays, labels, train, test, seed, args.hidden, args.epochs)
-            accuracies.append(((prob >= 0.5) == Y).mean())
-            aucs.append(roc_auc_score(Y, prob))
+        accuracies, aucs = cross_validate(
+            arrays, labels, folds, n, args.repeats, args.seed, args.hidden, args.epochs, groups
+        )
         print(
             f"{what:34} accuracy {np.mean(accuracies):.3f} +- {np.std(accuracies):.3f}   AUC {np.mean(aucs):.3f} +- {np.std(aucs):.3f}",
             flush=True,

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
-from torch.utils.data import DataLoader
 from torchmil import models as zoo
 
-from mil_tutorial import ABMIL, MaxPool, MeanPool, TridentWSIDataset, bags_in_memory, collate_fn, fit, open_data
+from mil_tutorial import ABMIL, MaxPool, MeanPool, TridentWSIDataset, bags_in_memory, fit, one_by_one, open_data
 
 OURS = {"our ABMIL": ABMIL, "mean pooling": MeanPool, "max pooling": MaxPool}
 THEIRS = ["ABMIL", "DSMIL", "CLAM_SB", "TransformerABMIL", "TransMIL", "SmABMIL", "DeepGraphSurv"]
@@ -32,15 +31,10 @@ def load(split: str):
     return bags_in_memory(dataset, progress=False)
 
 
-def loader(bags, seed: int | None = None) -> DataLoader:
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    return DataLoader(bags, batch_size=1, shuffle=seed is not None, generator=generator, collate_fn=collate_fn)
-
-
 @torch.inference_mode()
 def test_auc(model, bags) -> float:
     wanted = inspect.signature(model.forward).parameters
-    scores = [model(**{k: batch[k] for k in batch.keys() if k in wanted}) for batch in loader(bags)]
+    scores = [model(**{k: batch[k] for k in batch.keys() if k in wanted}) for batch in one_by_one(bags)]
     scores = [float(s[0] if isinstance(s, tuple) else s) for s in scores]
     return roc_auc_score(bags.get_bag_labels(), scores)
 
@@ -64,8 +58,8 @@ def main() -> None:
                 model = OURS[name](dim) if name in OURS else getattr(zoo, name)(in_shape=(dim,))
                 fit(
                     model,
-                    loader(train.subset(a), seed),
-                    loader(train.subset(b)),
+                    one_by_one(train.subset(a), seed),
+                    one_by_one(train.subset(b)),
                     epochs=args.epochs,
                     lr=5e-4,
                     device="cpu",

@@ -26,7 +26,7 @@ _HOMES = {
     "encoders": ("load_encoder", "pick_device"),
     "packed": ("PackedFeatures", "pack"),
     "bags": ("TridentWSIDataset", "bags_from_arrays", "bags_in_memory", "build_adjacency"),
-    "collate": ("collate_fn", "collate_packed"),
+    "collate": ("collate_fn", "collate_packed", "one_by_one"),
     "abmil": ("ABMIL", "MaxPool", "MeanPool"),
     "training": ("History", "Predictions", "balanced_sampler", "fit", "positive_weight", "predict"),
     "evaluation": (

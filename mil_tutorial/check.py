@@ -27,7 +27,7 @@ from mil_tutorial.data import DataRoot, open_data
 from mil_tutorial.files import DataError, end_with_parent
 from mil_tutorial.geometry import Geometry, nominal_magnification
 from mil_tutorial.labels import read_label_table, read_patch_labels
-from mil_tutorial.record import changed_inputs, read_record
+from mil_tutorial.record import GONE, changed_inputs, read_record
 from mil_tutorial.slides import SLIDE_SUFFIXES, open_slide
 
 
@@ -416,14 +416,12 @@ def _check_records(data: DataRoot) -> Iterator[Finding]:
         except DataError as error:
             yield _note("records", "", error)
             continue
-        for what in changed_inputs(record):
-            gone = what.endswith("is gone")
-            remedy = (
-                "The results stay as they are."
-                if gone
-                else f"Make the results of `mil-tutorial {record['command']}` again."
-            )
-            yield (_note if gone else _error)("records", "", f"{path}: its input {what}. {remedy}")
+        for name, how in changed_inputs(record):
+            if how == GONE:
+                yield _note("records", "", f"{path}: its input {name} {how}. The results stay as they are.")
+            else:
+                remedy = f"Make the results of `mil-tutorial {record['command']}` again."
+                yield _error("records", "", f"{path}: its input {name} {how}. {remedy}")
 
 
 def _find_missing(

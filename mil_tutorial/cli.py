@@ -162,22 +162,12 @@ def _check_dim(dataset, state, path) -> None:
         )
 
 
-def _loader(dataset, seed=None):
-    import torch
-
-    from mil_tutorial.collate import collate_fn
-
-    generator = torch.Generator().manual_seed(seed) if seed is not None else None
-    return torch.utils.data.DataLoader(
-        dataset, batch_size=1, shuffle=seed is not None, generator=generator, collate_fn=collate_fn
-    )
-
-
 def _train(args) -> int:
     import torch
     from sklearn.model_selection import train_test_split
 
     from mil_tutorial.abmil import ABMIL
+    from mil_tutorial.collate import one_by_one
     from mil_tutorial.evaluation import choose_threshold
     from mil_tutorial.record import Record
     from mil_tutorial.training import fit, positive_weight, predict
@@ -204,10 +194,10 @@ def _train(args) -> int:
     dim = dataset[0]["X"].shape[1]
     torch.manual_seed(args.seed)
     model = ABMIL(dim, gated=args.gated)
-    val_loader = _loader(dataset.subset(val))
+    val_loader = one_by_one(dataset.subset(val))
     history = fit(
         model,
-        _loader(dataset.subset(train), args.seed),
+        one_by_one(dataset.subset(train), args.seed),
         val_loader,
         epochs=args.epochs,
         lr=args.lr,
@@ -240,9 +230,7 @@ def _train(args) -> int:
 
 def _refuse_other_inputs(folder: Path, record, resume: bool) -> None:
     """What is taken up again must be training on the same files."""
-    from mil_tutorial.record import digest
-
-    path, now = folder / "inputs.json", {str(p): digest(p) for p in record.inputs if p.is_file()}
+    path, now = folder / "inputs.json", record.inputs
     if resume and path.exists() and (folder / "last.pt").exists():
         try:
             before = dict(json.loads(path.read_text(encoding="utf-8")))
@@ -277,6 +265,7 @@ def _load_checkpoint(path):
 
 
 def _evaluate(args) -> int:
+    from mil_tutorial.collate import one_by_one
     from mil_tutorial.evaluation import as_json, bag_metrics
     from mil_tutorial.record import Record
     from mil_tutorial.training import predict
@@ -286,8 +275,9 @@ def _evaluate(args) -> int:
     data, encoder = _encoder_and_data(args)
     dataset = _dataset(data, encoder, "test")
     _check_dim(dataset, state, args.checkpoint)
-    record = Record(args.out or ".", "evaluate", _options(args), [args.checkpoint, *_inputs(data, dataset, "test")])
-    found = predict(model, _loader(dataset))
+    if args.out:
+        record = Record(args.out, "evaluate", _options(args), [args.checkpoint, *_inputs(data, dataset, "test")])
+    found = predict(model, one_by_one(dataset))
     metrics = bag_metrics(found.Y, found.prob, threshold=state["threshold"])
     if args.out:
         _write_evaluation(Path(args.out), found, metrics, state, args.checkpoint, data)
@@ -315,7 +305,7 @@ def _provenance(checkpoint) -> str:
     if not path.is_file():
         return heading + f"<p>No record {html.escape(path.name)} lies beside it.</p>"
     record = read_record(path)
-    changed = changed_inputs(record)
+    changed = [f"{name} {how}" for name, how in changed_inputs(record)]
     options = ", ".join(f"{k} {v}" for k, v in record["options"].items() if v not in (None, False))
     rows = [("record", path.resolve()), ("made", record["ended"]), ("options", options), ("inputs", len(record["inputs"])),
             ("changed since", changed[0] + (f" and {len(changed) - 1} more" if changed[1:] else "") if changed else "none"),

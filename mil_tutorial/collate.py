@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from tensordict import TensorDict
+from torch.utils.data import DataLoader, Dataset
 
 
 def _check(bags: Sequence[TensorDict]) -> list[int]:
@@ -63,6 +64,12 @@ def _stack_sparse(matrices: Sequence[torch.Tensor], size: int) -> torch.Tensor:
     index = torch.cat([number[None], torch.cat([p.indices() for p in parts], 1)])
     values = torch.cat([p.values() for p in parts])
     return torch.sparse_coo_tensor(index, values, (len(parts), size, size), is_coalesced=True, check_invariants=False)
+
+
+def one_by_one(bags: Dataset, seed: int | None = None) -> DataLoader:
+    """A loader with one bag in a batch: in order, or, with a seed, in an order that the seed decides."""
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return DataLoader(bags, batch_size=1, shuffle=seed is not None, generator=generator, collate_fn=collate_fn)
 
 
 def collate_packed(bags: Sequence[TensorDict]) -> TensorDict:

@@ -8,19 +8,16 @@ that runs again, because its worker died, does no harm.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from mil_tutorial.files import DataError
 
-RETRIES = 3  # how often a task may lose its worker
-
 
 def run_tasks(
-    function: Callable, tasks: Mapping[str, tuple], scheduler: str | Executor | None = None, what: str = "Working", unit: str = "slide",
+    function: Callable, tasks: Mapping[str, tuple], scheduler: str | None = None, what: str = "Working", unit: str = "slide",
     progress: bool = True,
 ) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
     """Call `function(*arguments)` for each task. A task that fails does not stop the others.
@@ -56,10 +53,7 @@ def run_tasks(
     with client, tqdm(total=len(tasks), desc=what, unit=unit, disable=not progress) as bar:
         if not client.scheduler_info(n_workers=-1)["workers"]:
             bar.write(f"{scheduler} has no workers yet; waiting for one. Start it: dask worker {scheduler}")
-        names = {
-            client.submit(_guarded, function, arguments, pure=False, retries=0): name
-            for name, arguments in tasks.items()
-        }
+        names = {client.submit(_guarded, function, arguments, pure=False): name for name, arguments in tasks.items()}
         for future in completed(list(names)):
             name = names[future]
             if future.status == "finished":
@@ -89,15 +83,19 @@ def _run_here(function, tasks, what, unit, progress):
 def _guarded(function: Callable, arguments: tuple) -> tuple[Any, str | None]:
     """On a worker: one thread for each task slot, and a data error as text, which travels where an exception may not."""
     import torch
-    from distributed import get_worker
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // max(1, _workers_here(get_worker()))))
+    torch.set_num_threads(1)
     try:
         return function(*arguments), None
     except DataError as error:
         return None, str(error)
 
 
-def _workers_here(worker) -> int:
-    """How many workers share this machine, as far as the environment tells: `MIL_TUTORIAL_WORKERS`, else as many as there are cores."""
-    return int(os.environ.get("MIL_TUTORIAL_WORKERS", (os.cpu_count() or 1) // max(1, worker.state.nthreads)))
+def refuse_failures(failures: Sequence[str], done: int, total: int, unit: str = "slides") -> None:
+    """At the end of work on many: one error that names all failures and says how much is done.
+
+    Raises:
+        DataError: there are failures.
+    """
+    if failures:
+        raise DataError("\n".join([*failures, f"{done} of {total} {unit} are done and stay as they are."]))

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
-LEFT_OVER = 86_400  # seconds after which a temporary file belongs to nobody; a younger one may be another process's
+LEFT_OVER = 86_400  # seconds after which something temporary belongs to nobody; a younger one may be another process's
 
 
 class DataError(Exception):

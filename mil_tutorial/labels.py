@@ -12,6 +12,7 @@ import pandas as pd
 
 from mil_tutorial import trident
 from mil_tutorial.annotations import Annotation, polygon_pixels, read_asap_xml
+from mil_tutorial.engine import refuse_failures, run_tasks
 from mil_tutorial.files import DataError
 from mil_tutorial.geometry import Geometry, as_coords
 from mil_tutorial.masks import count_pixels
@@ -303,7 +304,6 @@ def label_folder(
         raise DataError(
             f"{csv_path}: no label for {', '.join(unknown[:5])}{' and more' if len(unknown) > 5 else ''}, whose coordinates lie in {coords_dir}. Add the lines."
         )
-    from mil_tutorial.engine import run_tasks
 
     def place(folder):
         return None if folder is None else str(Path(folder).resolve())
@@ -321,7 +321,5 @@ def label_folder(
                 f"{name}: no patch is more than {threshold:.0%} tumour; threshold halved to {labels.threshold:.2%},"
                 f" {int((labels.label == 1).sum())} tumour patches."
             )
-    if errors:
-        kept = f"{len(names) - len(errors)} of {len(names)} slides are done and stay as they are."
-        raise DataError("\n".join([*errors.values(), kept]))
+    refuse_failures([*errors.values()], len(results), len(names))
     return done

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from mil_tutorial import trident
-from mil_tutorial.files import DataError
+from mil_tutorial.files import LEFT_OVER, DataError
 
 FORMAT = 1
 
@@ -141,7 +141,7 @@ def pack(run: str | os.PathLike, encoder: str, progress: bool = True) -> PackedF
         except DataError:
             pass  # made anew below
     for left in run.glob(f".packed_{encoder}.*"):
-        if time.time() - left.stat().st_mtime > 86_400:  # of a run that was killed; a younger one may be alive
+        if time.time() - left.stat().st_mtime > LEFT_OVER:  # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
     headers = {name: trident.features_header(path, coords=False)[:2] for name, path in files.items()}
     dims = {shape[1] for shape, _ in headers.values() if shape[0]}

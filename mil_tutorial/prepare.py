@@ -21,6 +21,7 @@ import openslide
 from tqdm.auto import tqdm
 
 from mil_tutorial import trident
+from mil_tutorial.engine import refuse_failures, run_tasks
 from mil_tutorial.files import DataError, written_whole
 from mil_tutorial.geometry import Geometry
 from mil_tutorial.pictures import encode_jpeg, outline_patches
@@ -350,8 +351,6 @@ def prepare(
     """
     slides = find_slides(wsi_dir)
     if scheduler is not None:
-        from mil_tutorial.engine import run_tasks
-
         tasks = {p.stem: (str(p.resolve()), str(Path(job_dir).resolve()), options) for p in slides}
         counts, errors = run_tasks(prepare_on_worker, tasks, scheduler, "Preparing", progress=progress)
         return _report(slides, counts, errors)
@@ -398,7 +397,5 @@ def _report(slides: list[Path], counts: dict[str, int], errors: dict[str, str]) 
         for path in slides if counts.get(path.stem) == 0
     }  # fmt: skip
     failures = [what[path.stem] for path in slides for what in (errors, empty) if path.stem in what]
-    if failures:
-        done = f"{len(counts)} of {len(slides)} slides are done and stay as they are."
-        raise DataError("\n".join([*failures, done]))
+    refuse_failures(failures, len(counts), len(slides))
     return counts

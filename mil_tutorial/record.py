@@ -23,6 +23,7 @@ PACKAGES = (
     "scikit-learn",
     "tensordict",
 )
+GONE, CHANGED = "is gone", "has changed since"
 ENDS = 1 << 20  # bytes at both ends that go into a digest; slides are too large to be read whole
 
 
@@ -82,7 +83,8 @@ class Record:
             k: v if isinstance(v, (str, int, float, bool, list, tuple, type(None))) else str(v)
             for k, v in options.items()
         }
-        self.inputs = [Path(p).resolve() for p in inputs]
+        # Before the work, not after it: what is replaced meanwhile must not pass for what was used.
+        self.inputs = {str(p): digest(p) for p in (Path(i).resolve() for i in inputs) if p.is_file()}
 
     def __enter__(self) -> Record:
         return self
@@ -98,7 +100,7 @@ class Record:
             "command": self.command, "options": self.options, "versions": _versions(), "machine": platform.platform(),
             "started": self.started.isoformat(timespec="seconds"), "ended": ended.isoformat(timespec="seconds"),
             "seconds": round((ended - self.started).total_seconds(), 1),
-            "inputs": {str(p): digest(p) for p in self.inputs if p.is_file()},
+            "inputs": self.inputs,
         }  # fmt: skip
         with written_whole(self.path) as temporary:
             temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -121,12 +123,12 @@ def read_record(path: str | os.PathLike) -> dict:
     return record
 
 
-def changed_inputs(record: Mapping) -> list[str]:
-    """Inputs of a record that are gone or not what they were."""
+def changed_inputs(record: Mapping) -> list[tuple[str, str]]:
+    """Inputs of a record that are not what they were: path, and `GONE` or `CHANGED`."""
     found = []
     for name, before in record["inputs"].items():
         if not os.path.isfile(name):
-            found.append(f"{name} is gone")
+            found.append((name, GONE))
         elif digest(name) != before:
-            found.append(f"{name} has changed since")
+            found.append((name, CHANGED))
     return found

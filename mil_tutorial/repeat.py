@@ -7,10 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from mil_tutorial.files import DataError, written_whole
 
+# The command line takes the names from here at its start, so nothing large is imported above.
 MODELS = ("ABMIL", "gated ABMIL", "mean pooling", "max pooling")
 
 
@@ -31,7 +30,8 @@ def train_once(
 ) -> dict:
     """Train one model on all folds but one, score that one, and write the result; take the result that is there.
 
-    An inner part of the training folds chooses the epoch, so that the fold that is scored chooses nothing.
+    An inner part of the training folds chooses the epoch, so that the fold that is scored chooses nothing. It runs on the CPU, where
+    as many runs as there are cores go side by side.
 
     Args:
         root: data root; None takes what `open_data()` finds.
@@ -42,18 +42,18 @@ def train_once(
         target: JSON file of the result.
 
     Returns:
-        model, fold, seed, slides, labels, probabilities, auc of the fold.
+        settings, best_epoch, and of the scored fold: slides, labels, probabilities, auc (None if it holds one class only).
 
     Raises:
         DataError: the data do not fit, there are too few slides, or the file is of a run with other settings.
     """
+    import numpy as np
     import torch
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, train_test_split
-    from torch.utils.data import DataLoader
 
     from mil_tutorial.bags import TridentWSIDataset
-    from mil_tutorial.collate import collate_fn
+    from mil_tutorial.collate import one_by_one
     from mil_tutorial.data import open_data
     from mil_tutorial.training import fit, predict
 
@@ -84,18 +84,13 @@ def train_once(
             f"{data.root / 'train.csv'}: {len(labels)} slides cannot be split into {folds} folds ({error})."
         ) from error
 
-    def loader(index, order=None):
-        generator = None if order is None else torch.Generator().manual_seed(order)
-        return DataLoader(
-            bags.subset(index), batch_size=1, shuffle=order is not None, generator=generator, collate_fn=collate_fn
-        )
-
     torch.manual_seed(seed)
     network = _model(model, bags[0]["X"].shape[1])
     history = fit(
-        network, loader(train, seed), loader(val), epochs=epochs, lr=lr, device="cpu", seed=seed, progress=False
-    )
-    found = predict(network, loader(scored), "cpu")
+        network, one_by_one(bags.subset(train), seed), one_by_one(bags.subset(val)), epochs=epochs, lr=lr, device="cpu", seed=seed,
+        progress=False,
+    )  # fmt: skip
+    found = predict(network, one_by_one(bags.subset(scored)), "cpu")
     both = 0 < found.Y.sum() < len(found.Y)
     result = {
         "settings": settings, "best_epoch": history.best_epoch, "slides": found.names, "labels": found.Y.tolist(),
@@ -144,10 +139,11 @@ def repeat(
     Raises:
         DataError: an unknown model, or some runs failed (the message names each).
     """
+    import numpy as np
     import pandas as pd
     from sklearn.metrics import roc_auc_score
 
-    from mil_tutorial.engine import run_tasks
+    from mil_tutorial.engine import refuse_failures, run_tasks
 
     unknown = [m for m in models if m not in MODELS]
     if unknown:
@@ -163,10 +159,7 @@ def repeat(
                 name = f"{model.replace(' ', '-')}_seed{seed}_fold{fold}"
                 tasks[name] = (root, encoder, model, fold, folds, seed, epochs, lr, str(out / f"{name}.json"))
     results, errors = run_tasks(train_once, tasks, scheduler, "Training", "run", progress)
-    if errors:
-        raise DataError(
-            "\n".join([*errors.values(), f"{len(results)} of {len(tasks)} runs are done and stay as they are."])
-        )
+    refuse_failures([*errors.values()], len(results), len(tasks), "runs")
     rows = []
     for model in models:
         aucs = []

@@ -18,7 +18,7 @@ from mil_tutorial.geometry import as_coords, grid_cells, grid_step
 from mil_tutorial.tiff import open_level
 
 BLOCK = 1024  # side in pixels of what is read from a level at once: whole tiles that stay in the cache
-LARGEST_TILE = 1 << 26  # pixels
+LARGEST_TILE = 1 << 26  # pixels of a tile; scanners write some 2**20 at most
 SLIDE_SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".dcm", ".svslide")
 
 
