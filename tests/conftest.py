@@ -45,20 +45,7 @@ def real():
 @pytest.fixture
 def tree(data, tmp_path):
     """A small data root of one's own: four training and two test slides of the fixture, features only."""
-    import shutil
+    from small import copy_root
 
-    import pandas as pd
-
-    names = {"train": ["normal_001", "normal_002", "tumor_001", "tumor_002"], "test": ["test_001", "test_005"]}
-    labels = data.labels.set_index("wsi_name")["wsi_label"]
-    run = tmp_path / "root" / "trident_processed" / "20x_512px_0px_overlap"
-    for name in names["train"] + names["test"]:
-        for part in ("patches", "features_efficientnet_lite0", "patch_labels"):
-            for file in (data.trident_dir / part).glob(f"{name}*.h5"):
-                (run / part).mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, run / part)
-    root = tmp_path / "root"
-    for file, chosen in {**names, "wsi_labels": names["train"] + names["test"]}.items():
-        table = pd.DataFrame({"wsi_name": chosen, "wsi_label": labels[chosen].values})
-        table.to_csv(root / f"{file}.csv", index=False)
-    return root
+    splits = {"train": ["normal_001", "normal_002", "tumor_001", "tumor_002"], "test": ["test_001", "test_005"]}
+    return copy_root(data, tmp_path / "root", splits)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import RUN
 from tensordict import TensorDict
 
 from mil_tutorial import (
@@ -26,7 +27,7 @@ ENCODER = "efficientnet_lite0"
 
 
 def dataset_of(tree, **more):
-    run = tree / "trident_processed" / "20x_512px_0px_overlap"
+    run = tree / RUN
     return TridentWSIDataset(run, tree / "wsi_labels.csv", ENCODER, **more)
 
 

@@ -7,12 +7,12 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from small import RUN
 
 from mil_tutorial.check import check_root, format_report
 from mil_tutorial.cli import main
 from mil_tutorial.fixture.write import render
 
-RUN = "trident_processed/20x_512px_0px_overlap"
 FEATURES = f"{RUN}/features_efficientnet_lite0"
 
 

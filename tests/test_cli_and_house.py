@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import yaml
+from small import RUN
 
 from mil_tutorial.cli import build_parser, main
 
@@ -68,7 +69,7 @@ def test_bad_input_ends_in_one_message(tmp_path, capsys, arguments, message):
 def test_labels_of_an_unknown_slide(tree, capsys):
     lines = (tree / "wsi_labels.csv").read_text().splitlines()
     (tree / "wsi_labels.csv").write_text("\n".join(line for line in lines if "tumor_001" not in line))
-    coords = tree / "trident_processed" / "20x_512px_0px_overlap" / "patches"
+    coords = tree / RUN / "patches"
     assert (
         run(
             "labels",

@@ -1,6 +1,7 @@
 """The engine for many machines: a real Dask scheduler, worker processes, and one of them killed in the middle of a slide."""
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -190,14 +191,9 @@ def test_labels_and_repeated_training_on_a_cluster(cluster, data, tmp_path):
     for folder, more in (("here", []), ("there", ["--scheduler", cluster.file])):
         assert main([str(a) for a in [*short, "--out", tmp_path / folder, *more]]) == 0
     for file in sorted((tmp_path / "here").glob("*fold*.json")):
-        here, there = (np.array(eval_json(tmp_path / f / file.name)["probabilities"]) for f in ("here", "there"))
+        both = [json.loads((tmp_path / folder / file.name).read_text()) for folder in ("here", "there")]
+        here, there = (np.array(result["probabilities"]) for result in both)
         assert np.abs(here - there).max() < 1e-4, "workers may round otherwise, not more"
-
-
-def eval_json(path):
-    import json
-
-    return json.loads(path.read_text())
 
 
 def test_no_scheduler_is_one_clear_error(capsys, slides, tmp_path):

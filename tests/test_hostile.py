@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from small import RUN
 
 from mil_tutorial import DataError, TridentWSIDataset
 from mil_tutorial.annotations import read_asap_xml
@@ -89,7 +90,7 @@ def test_slide_names_cannot_climb_out_of_the_folder(tree, capsys):
     assert "x" in capsys.readouterr().err and not (tree / "m.pt").exists()
     with pytest.raises(DataError, match="no features"):
         TridentWSIDataset(
-            tree / "trident_processed" / "20x_512px_0px_overlap",
+            tree / RUN,
             tree / "wsi_labels.csv",
             "efficientnet_lite0",
             wsi_names=[climbing],
@@ -135,7 +136,7 @@ def test_a_packed_store_with_pickled_arrays_is_refused(tmp_path):
 def test_names_with_markup_are_text_in_reports(tree, tmp_path):
     import pandas as pd
 
-    run = tree / "trident_processed" / "20x_512px_0px_overlap"
+    run = tree / RUN
     evil = "<img src=x onerror=alert(1)> 'q' ä"
     for part, ending in (("features_efficientnet_lite0", ".h5"), ("patches", "_patches.h5"), ("patch_labels", ".h5")):
         (run / part / f"test_001{ending}").rename(run / part / f"{evil}{ending}")

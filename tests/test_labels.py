@@ -3,6 +3,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from small import RUN
 
 from mil_tutorial import (
     Annotation,
@@ -93,7 +94,7 @@ def test_bad_label_files(tmp_path, text, message):
 
 
 def test_a_folder_of_labels(tree, tmp_path):
-    run = tree / "trident_processed" / "20x_512px_0px_overlap"
+    run = tree / RUN
     for name in ("tumor_001", "tumor_002", "test_005"):
         with open_slide_mask(name, tmp_path / "masks") as path:
             assert path.is_file()
@@ -132,7 +133,7 @@ def test_a_wrong_tumour_value_is_said(tmp_path, tree):
     )
     from mil_tutorial.labels import label_slide
 
-    run = tree / "trident_processed" / "20x_512px_0px_overlap"
+    run = tree / RUN
     with pytest.raises(DataError, match="--tumor_value"):
         label_slide("tumor_001", 1, folder, run / "patches", tmp_path / "out", tumor_value=255)
 
@@ -140,7 +141,7 @@ def test_a_wrong_tumour_value_is_said(tmp_path, tree):
 def test_a_mask_of_another_slide_and_other_options_are_refused(tmp_path, tree):
     from mil_tutorial.labels import label_slide
 
-    coords = tree / "trident_processed" / "20x_512px_0px_overlap" / "patches"
+    coords = tree / RUN / "patches"
     tifffile_path = tmp_path / "masks" / "tumor_001_mask.tif"
     tifffile_path.parent.mkdir()
     tifffile.imwrite(tifffile_path, np.full((1024, 2048), 2, np.uint8), tile=(512, 512), compression="adobe_deflate")
@@ -257,7 +258,7 @@ def test_labels_from_annotations_by_folder(tree, tmp_path, capsys):
     from mil_tutorial.cli import main
     from mil_tutorial.fixture.write import render
 
-    run = tree / "trident_processed" / "20x_512px_0px_overlap"
+    run = tree / RUN
     for name in ("tumor_001", "tumor_002", "test_005"):
         render(name, tmp_path, ("annotation",))
     ours = {
@@ -280,7 +281,7 @@ def test_labels_from_annotations_by_folder(tree, tmp_path, capsys):
 
 
 def test_labels_of_other_patches_are_refused(tree, tmp_path):
-    run = tree / "trident_processed" / "20x_512px_0px_overlap"
+    run = tree / RUN
     label_slide("normal_001", 0, tmp_path, run / "patches", tmp_path / "out")
     assert label_slide("normal_001", 0, tmp_path, run / "patches", tmp_path / "out") is None
     path = run / "patches" / "normal_001_patches.h5"

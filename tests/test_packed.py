@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from small import RUN
 from torch.utils.data import DataLoader
 
 from mil_tutorial import DataError, PackedFeatures, TridentWSIDataset, collate_fn, pack
@@ -18,7 +19,6 @@ from mil_tutorial.cli import main
 from mil_tutorial.packed import packed_folder
 
 ENCODER = "efficientnet_lite0"
-RUN = "trident_processed/20x_512px_0px_overlap"
 
 
 def dataset_of(tree, **more):

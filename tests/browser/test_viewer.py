@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-import tifffile
+from small import write_pyramid
 
 from mil_tutorial import open_slide, view_heatmap, write_geojson
 from mil_tutorial.geometry import Geometry
@@ -18,11 +18,7 @@ def write_slide(path, width, height, mpp, box):
     """A grey slide with one magenta square: box is left, top, right, bottom in level-0 pixels."""
     level = np.full((height, width, 3), GREY, np.uint8)
     level[box[1] : box[3], box[0] : box[2]] = MAGENTA
-    more = {"tile": (256, 256), "photometric": "rgb", "compression": "zlib", "resolutionunit": "CENTIMETER"}
-    with tifffile.TiffWriter(path) as file:
-        for i in range(3):
-            resolution = 1e4 / (mpp * 2**i)
-            file.write(level[:: 2**i, :: 2**i], resolution=(resolution, resolution), subfiletype=int(i > 0), **more)
+    write_pyramid(path, level, mpp)
 
 
 def picture(locator):

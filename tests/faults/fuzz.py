@@ -40,7 +40,7 @@ from mil_tutorial.training import _load
 from mil_tutorial.trident import count_bad, read_features, read_patches
 
 sys.path.insert(0, str(Path(__file__).parent))
-from matrix import make_base
+from matrix import RUN, make_base
 
 torch.set_num_threads(1)
 SECONDS, BYTES = 10, 1 << 30
@@ -109,7 +109,7 @@ def damage(data: bytes, rng: random.Random, text: bool) -> bytes:
 
 def targets(base: Path) -> dict[str, tuple[Path, Callable[[Path], None], bool]]:
     """name -> a good file, a reader that also checks the result, and whether the file is text."""
-    run = base / "root" / "trident_processed" / "20x_512px_0px_overlap"
+    run = base / "root" / RUN
     mask_coords = np.array([[0, 0], [512, 512], [1024, 1024], [1536, 1536]])
     data = open_data("")
     write_detections(base / "detections.csv", np.array([[0.9, 10.0, 20.0], [0.5, 30.5, 40.0]]))
@@ -219,11 +219,7 @@ def child(name: str, good: bytes, place: Path, read, text: bool, numbers: range,
         except BaseException as error:
             outcome = f"wrong {type(error).__name__}: {error!s:.200}"
         signal.alarm(0)
-        os.write(
-            report,
-            f"= {outcome}\n".replace("\n", " ", outcome.count("\n")).encode()
-            + (b"" if outcome.count("\n") == 0 else b"\n"),
-        )
+        os.write(report, f"= {' '.join(outcome.splitlines())}\n".encode())
     os._exit(0)
 
 

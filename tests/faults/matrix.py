@@ -27,12 +27,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
-import tifffile
 import torch
 
 from mil_tutorial import open_data, open_slide
 from mil_tutorial.cli import main as command_line
 from mil_tutorial.prepare import _encoder
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from small import RUN, copy_root, write_pyramid
 
 torch.set_num_threads(1)
 HERE = Path(__file__).resolve().parent.parent.parent
@@ -58,18 +60,7 @@ class Job:
 def make_base(base: Path) -> None:
     """What all trials copy: a small tree of the synthetic slides, two tiny slides with masks, a trained checkpoint."""
     data = open_data("")
-    root = base / "root"
-    run = root / "trident_processed" / "20x_512px_0px_overlap"
-    labels = data.labels.set_index("wsi_name")["wsi_label"]
-    for name in SLIDES["train"] + SLIDES["test"]:
-        for part in ("patches", "features_efficientnet_lite0", "patch_labels"):
-            for file in (data.trident_dir / part).glob(f"{name}*.h5"):
-                (run / part).mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, run / part)
-    for file, names in {**SLIDES, "wsi_labels": SLIDES["train"] + SLIDES["test"]}.items():
-        pd.DataFrame({"wsi_name": names, "wsi_label": labels[names].to_numpy()}).to_csv(
-            root / f"{file}.csv", index=False
-        )
+    root = copy_root(data, base / "root", SLIDES)
     tiny = base / "tiny"
     for folder in ("images", "masks"):
         (tiny / folder).mkdir(parents=True)
@@ -81,13 +72,7 @@ def make_base(base: Path) -> None:
             with open_slide(path) as slide:
                 region = np.asarray(slide.read_region((x - 512, y - 512), 0, (2048, 2048)))[:, :, :3]
             file = tiny / kind / (f"{name}.tif" if kind == "images" else f"{name}_mask.tif")
-            pixels = region if kind == "images" else region[:, :, 0]
-            more = {"photometric": "rgb"} if kind == "images" else {"photometric": "minisblack"}
-            with tifffile.TiffWriter(file) as tiff:
-                for level in range(3):
-                    cm = 1e4 / (0.243 * 2**level)
-                    tiff.write(pixels[:: 2**level, :: 2**level], tile=(256, 256), compression="zlib", resolution=(cm, cm),
-                               resolutionunit="CENTIMETER", subfiletype=int(level > 0), **more)  # fmt: skip
+            write_pyramid(file, region if kind == "images" else region[:, :, 0], 0.243)
     for kind, ending in (("images", ".tif"), ("masks", "_mask.tif")):
         (base / "other").mkdir(exist_ok=True)
         shutil.move(tiny / kind / f"other{ending}", base / "other" / f"other{ending}")
@@ -111,7 +96,7 @@ def tree_of(base: Path):
 
 def swap_features(work: Path) -> None:
     """The features of one slide become those of another with as many patches, if there is one; else they are moved a little."""
-    folder = work / "root" / "trident_processed" / "20x_512px_0px_overlap" / "features_efficientnet_lite0"
+    folder = work / "root" / RUN / "features_efficientnet_lite0"
     for name in ("normal_001", "test_001"):
         with h5py.File(folder / f"{name}.h5", "r+") as file:
             file["features"][...] = file["features"][...] * 1.5
@@ -119,7 +104,6 @@ def swap_features(work: Path) -> None:
 
 def jobs(base: Path) -> list[Job]:
     """All commands."""
-    run = "root/trident_processed/20x_512px_0px_overlap"
 
     def tiny(work):
         shutil.copytree(base / "tiny", work / "tiny")
@@ -139,7 +123,7 @@ def jobs(base: Path) -> list[Job]:
         Job("labels", tiny_prepared, lambda w: ["labels", "--csv_path", w / "tiny" / "wsi_labels.csv", "--masks_dir", w / "tiny" / "masks",
             "--coords_dir", w / "patches", "--save_dir", w / "out"], ("out",),
             replace=lambda w: shutil.copy(base / "other" / "other_mask.tif", w / "tiny" / "masks" / "tumor_a_mask.tif")),
-        Job("pack", tree_of(base), lambda w: ["pack", "--data", w / "root"], (f"{run}/packed_efficientnet_lite0",), replace=swap_features),
+        Job("pack", tree_of(base), lambda w: ["pack", "--data", w / "root"], (f"root/{RUN}/packed_efficientnet_lite0",), replace=swap_features),
         Job("train", tree_of(base), lambda w: ["train", "--data", w / "root", "--epochs", 4, "--out", w / "out" / "abmil.pt", "--checkpoint",
             w / "out" / "steps", "--resume"], ("out",), unfinished=("steps",), replace=swap_features),
         Job("evaluate", with_model, lambda w: ["evaluate", "--data", w / "root", "--checkpoint", w / "model" / "abmil.pt", "--out", w / "out"],
@@ -283,8 +267,7 @@ class Trial:
         )
 
     def fresh(self) -> None:
-        for left in (self.work, self.work.with_name("locked")):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True)
         self.job.lay_out(self.work)
         self.before = sources(self.job, self.work)
@@ -306,14 +289,18 @@ class Trial:
         ]
         assert not wrong, f"differs from an undisturbed run: {wrong[:4]}"
 
-    # the disturbances
-
-    def killed(self) -> None:
+    def kill_somewhere(self, earliest: float = 0.0) -> None:
+        """Start the command and kill it at a random moment, from a share of its usual time to just after its end."""
         started = start(self.job.arguments(self.work), self.log)
-        time.sleep(self.rng.uniform(0, 1.02 * self.seconds))
+        time.sleep(self.rng.uniform(earliest, 1.02) * self.seconds)
         with contextlib.suppress(ProcessLookupError):
             os.kill(started[0], signal.SIGKILL)
         wait(started)
+
+    # the disturbances
+
+    def killed(self) -> None:
+        self.kill_somewhere()
         self.check_partial()
         self.check_whole(*self.run())
 
@@ -363,11 +350,7 @@ class Trial:
         if self.rng.random() < 0.5:
             self.run()
         else:
-            started = start(self.job.arguments(self.work), self.log)
-            time.sleep(self.rng.uniform(0.3, 1) * self.seconds)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(started[0], signal.SIGKILL)
-            wait(started)
+            self.kill_somewhere(0.3)
         self.job.replace(self.work)
         code, said = self.run()
         found = results(self.job, self.work)
@@ -381,11 +364,7 @@ class Trial:
         assert code == 0 and found == results(self.job, self.work), "results of the old source were kept in silence"
 
     def clock_set_back(self) -> None:
-        started = start(self.job.arguments(self.work), self.log)
-        time.sleep(self.rng.uniform(0, 1.02 * self.seconds))
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(started[0], signal.SIGKILL)
-        wait(started)
+        self.kill_somewhere()
         year = 365 * 86_400
         for path in self.work.rglob("*"):  # everything seems to be of next year
             with contextlib.suppress(OSError):
