@@ -172,11 +172,14 @@ class TridentWSIDataset(Dataset):
         folder = packed_folder(self.base_path, encoder)
         if packed is False or not folder.exists():
             return None
-        store = PackedFeatures(folder)
-        if why := store.changed(self.bag_names):
-            warnings.warn(f"{folder} is not used: {why}. Run `mil-tutorial pack` again, or delete it.", stacklevel=3)
-            return None
-        return store
+        try:
+            store = PackedFeatures(folder)
+            if not (why := store.changed(self.bag_names)):
+                return store
+        except DataError as error:  # damaged, or of another version: TRIDENT's files hold the same
+            why = str(error).rstrip(".")
+        warnings.warn(f"{folder} is not used: {why}. Run `mil-tutorial pack` again, or delete it.", stacklevel=3)
+        return None
 
     def __len__(self) -> int:
         return len(self.bag_names)
@@ -232,12 +235,11 @@ class TridentWSIDataset(Dataset):
         return features if order is None else features[order], patches.geometry.cells(patches.coords)
 
     def _read_store(self, name: str, places: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """The same from the packed store, whose rows were checked when it was made."""
+        """The same from the packed store."""
         slide = self._store.slides[name]
         self._check_side(self._store.folder, slide.patch_size_level0)
-        rows = slice(slide.start, slide.stop)
-        cells = grid_cells(self._store.coords[rows], slide.step_level0) if places else None
-        return self._store.features[rows], cells
+        features, coords = self._store.rows(name)
+        return features, grid_cells(coords, slide.step_level0) if places else None
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_small": {}, "_small_bytes": 0}  # workers build their own

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from mil_tutorial import __version__
-from mil_tutorial.files import DataError, check_writable, written_whole
+from mil_tutorial.files import DataError, check_writable, read_json, write_json, written_whole
 from mil_tutorial.repeat import MODELS
 
 
@@ -233,27 +233,25 @@ def _refuse_other_inputs(folder: Path, record, resume: bool) -> None:
     path, now = folder / "inputs.json", record.inputs
     if resume and path.exists() and (folder / "last.pt").exists():
         try:
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            before = read_json(path)
+        except (OSError, ValueError) as error:
             raise DataError(f"{path}: is damaged ({error!s:.80}). Delete {folder} and train again.") from error
         changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
         if changed:
             raise DataError(
                 f"{folder}: {changed[0]} has changed since this training began. Train again without --resume, or in another folder."
             )
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(now, indent=1), encoding="utf-8")
+    write_json(path, now)
 
 
 def _load_checkpoint(path):
-    import torch
-
     from mil_tutorial.abmil import ABMIL
+    from mil_tutorial.training import load_tensors
 
     if not Path(path).is_file():
         raise DataError(f"{path}: there is no such checkpoint. Make one with `mil-tutorial train`.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
         model = ABMIL(state["in_dim"], gated=state["gated"])
         model.load_state_dict(state["model"])
         state["threshold"], state["encoder"] = float(state["threshold"]), str(state["encoder"])

@@ -1,16 +1,19 @@
 """Files that are whole or absent, and errors that say what to do.
 
-Every file of this package is written to a temporary name in the same folder and renamed when it is complete.
+Every file of this package is written to a temporary name in the same folder and renamed when it is complete. What is read
+again later carries a checksum, so that a bit that flips on a disk becomes an error and not another number.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import tempfile
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -53,6 +56,29 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _checksum(content: dict) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def write_json(path: str | os.PathLike, content: dict) -> None:
+    """Write a dict as JSON, with its checksum as the last entry."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps({**content, "crc32": _checksum(content)}, indent=1), encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike) -> dict:
+    """Read what `write_json` wrote.
+
+    Raises:
+        OSError: no such file.
+        ValueError: it is damaged: no JSON, no dict, or not what its checksum says.
+    """
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.pop("crc32", None) != _checksum(content):
+        raise ValueError("its checksum does not fit")
+    return content
 
 
 def end_with_parent() -> None:

@@ -112,7 +112,7 @@ def read_patch_labels(path: str | os.PathLike, n: int | None = None) -> np.ndarr
         DataError: no such file, damaged, or not `n` labels.
     """
     with trident.open_h5(path) as file:
-        labels = trident.get_dataset(file, "patch_labels", path, "Run `mil-tutorial labels`.")[:]
+        labels = trident.read_rows(trident.get_dataset(file, "patch_labels", path, "Run `mil-tutorial labels`."))
     if n is not None and labels.shape != (n,):
         raise DataError(
             f"{path}: {labels.shape} labels for {n} patches. Run `mil-tutorial labels` again with these coordinates."

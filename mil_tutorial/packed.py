@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
 import uuid
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,20 +20,24 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from mil_tutorial import trident
-from mil_tutorial.files import LEFT_OVER, DataError
+from mil_tutorial.files import LEFT_OVER, DataError, read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class PackedSlide:
-    """Rows [start, stop) of the store are one slide's; `step_level0` and `patch_size_level0` are its grid's, in level-0 pixels."""
+    """Rows [start, stop) of the store are one slide's; `step_level0` and `patch_size_level0` are its grid's, in level-0 pixels.
+
+    `crc32` is of its features, then its coordinates.
+    """
 
     name: str
     start: int
     stop: int
     step_level0: int
     patch_size_level0: int
+    crc32: int
     sources: tuple[tuple[str, int, int], ...]  # path below the run folder, bytes, time of change in ns
 
 
@@ -47,10 +51,10 @@ class PackedFeatures:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self.folder = Path(folder)
+        self.folder, self._compared = Path(folder), set()
         path = self.folder / "index.json"
         try:
-            index = json.loads(path.read_text(encoding="utf-8"))
+            index = read_json(path)
             if index["format"] != FORMAT:
                 raise ValueError(f"format {index['format']}")
             self.dim = int(index["dim"])
@@ -63,7 +67,7 @@ class PackedFeatures:
                 raise ValueError(f"arrays of shapes {shapes} for {total} patches")
         except Exception as error:  # NumPy parses a damaged header as Python, which may raise anything
             raise DataError(
-                f"{self.folder}: is no whole store ({error!s:.120}). Delete it and run `mil-tutorial pack`."
+                f"{self.folder}: is no whole store of this version ({error!s:.120}). Delete it and run `mil-tutorial pack`."
             ) from error
 
     def _map(self, name: str) -> np.ndarray:
@@ -79,6 +83,22 @@ class PackedFeatures:
     def coords(self) -> np.ndarray:
         """All corners, (patches, 2) int64 level-0 pixels, mapped."""
         return self._map("coords")
+
+    def rows(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """A slide's features (n, D) and corners (n, 2), mapped. The first time, they are compared with their checksum.
+
+        Raises:
+            DataError: they are not what was written.
+        """
+        slide = self.slides[name]
+        features, coords = self.features[slide.start : slide.stop], self.coords[slide.start : slide.stop]
+        if name not in self._compared:
+            if zlib.crc32(coords, zlib.crc32(features)) != slide.crc32:
+                raise DataError(
+                    f"{self.folder}: the rows of slide {name} are not those that were written. Delete it and run `mil-tutorial pack`."
+                )
+            self._compared.add(name)
+        return features, coords
 
     def __getstate__(self) -> dict:
         state = dict(self.__dict__)
@@ -170,13 +190,15 @@ def pack(run: str | os.PathLike, encoder: str, progress: bool = True) -> PackedF
                 if bad := trident.count_bad(features):
                     raise DataError(f"{path}: {bad} features are NaN or infinite. Make its features again.")
                 features = features if order is None else features[order]
-                out.write(np.ascontiguousarray(features, dtype).data)
-                out_coords.write(np.ascontiguousarray(patches.coords, np.int64).data)
-                g, stop = patches.geometry, start + len(features)
-                slides.append(PackedSlide(name, start, stop, g.step_level0, g.patch_size_level0, sources))
+                features = np.ascontiguousarray(features, dtype)
+                corners = np.ascontiguousarray(patches.coords, np.int64)
+                out.write(features.data)
+                out_coords.write(corners.data)
+                g, stop, crc32 = patches.geometry, start + len(features), zlib.crc32(corners, zlib.crc32(features))
+                slides.append(PackedSlide(name, start, stop, g.step_level0, g.patch_size_level0, crc32, sources))
                 start = stop
         index = {"format": FORMAT, "encoder": encoder, "dim": dim, "slides": [vars(s) for s in slides]}
-        (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        write_json(temporary / "index.json", index)
         if target.exists():
             old = run / f".packed_{encoder}.old.{uuid.uuid4().hex[:8]}"
             os.replace(target, old)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from mil_tutorial.files import DataError, written_whole
+from mil_tutorial.files import DataError, read_json, write_json
 
 PACKAGES = (
     "torch",
@@ -102,8 +101,7 @@ class Record:
             "seconds": round((ended - self.started).total_seconds(), 1),
             "inputs": self.inputs,
         }  # fmt: skip
-        with written_whole(self.path) as temporary:
-            temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_json(self.path, record)
 
 
 def read_record(path: str | os.PathLike) -> dict:
@@ -113,7 +111,7 @@ def read_record(path: str | os.PathLike) -> dict:
         DataError: it is damaged.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = read_json(path)
         if not {"command", "options", "versions", "inputs"} <= set(record):
             raise ValueError("keys are missing")
     except (OSError, ValueError, TypeError) as error:

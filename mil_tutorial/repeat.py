@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mil_tutorial.files import DataError, written_whole
+from mil_tutorial.files import DataError, read_json, write_json, written_whole
 
 # The command line takes the names from here at its start, so nothing large is imported above.
 MODELS = ("ABMIL", "gated ABMIL", "mean pooling", "max pooling")
@@ -96,8 +95,7 @@ def train_once(
         "settings": settings, "best_epoch": history.best_epoch, "slides": found.names, "labels": found.Y.tolist(),
         "probabilities": [float(p) for p in found.prob], "auc": float(roc_auc_score(found.Y, found.prob)) if both else None,
     }  # fmt: skip
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_json(path, result)
     return result
 
 
@@ -108,7 +106,7 @@ def read_result(path: Path, settings: dict) -> dict:
         DataError: it is damaged or was made with other settings.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path)
         before = result["settings"]
         changed = [k for k in settings if before.get(k) != settings[k]]
         sizes = {len(result[k]) for k in ("slides", "labels", "probabilities")}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,16 +57,19 @@ def open_h5(path: str | os.PathLike):
 
 
 @contextmanager
-def create_h5(path: str | os.PathLike, **more) -> Iterator[h5py.File]:
+def create_h5(path: str | os.PathLike) -> Iterator[h5py.File]:
     """A new HDF5 file to fill; it appears when it is complete.
 
     It is built in memory (a slide's features are some ten MB) and written by Python: where the disk is full, the HDF5 library
-    may take the whole interpreter down.
+    may take the whole interpreter down. Each dataset gets an attribute `crc32` of its values, which `read_rows` compares; the
+    format of HDF5 1.10 keeps checksums of the rest.
     """
     check_writable(path)
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w", **more) as file:
+    with h5py.File(buffer, "w", libver=("v110", "latest")) as file:
         yield file
+        for dataset in file.values():
+            dataset.attrs["crc32"] = zlib.crc32(dataset[...])
     with written_whole(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
@@ -116,7 +120,7 @@ def _coords(file: h5py.File, path: Path, remedy: str) -> np.ndarray:
     dataset = get_dataset(file, "coords", path)
     if dataset.ndim != 2 or dataset.shape[1] != 2:
         raise DataError(f"{path}: 'coords' has shape {dataset.shape}, expected (n, 2). {remedy}")
-    return _read_rows(dataset).astype(np.int64, copy=False)
+    return read_rows(dataset).astype(np.int64, copy=False)
 
 
 def _features(file: h5py.File, path: Path) -> tuple[h5py.Dataset, tuple[int, int]]:
@@ -162,7 +166,7 @@ def read_features(path: str | os.PathLike, coords: bool = True) -> tuple[np.ndar
     path = Path(path)
     with open_h5(path) as file:
         dataset, shape = _features(file, path)
-        return _read_rows(dataset).reshape(shape), _feature_coords(file, path) if coords else None
+        return read_rows(dataset).reshape(shape), _feature_coords(file, path) if coords else None
 
 
 def _row_runs(dataset: h5py.Dataset) -> list[tuple[int, int, int]] | None:
@@ -198,16 +202,28 @@ def _row_runs(dataset: h5py.Dataset) -> list[tuple[int, int, int]] | None:
     return list(zip((first * chunks[0]).tolist(), end.tolist(), offsets[first].tolist(), strict=True))
 
 
-def _read_rows(dataset: h5py.Dataset) -> np.ndarray:
-    """All of a dataset, each run of rows with one read."""
+def read_rows(dataset: h5py.Dataset) -> np.ndarray:
+    """All of a dataset, each run of rows with one read.
+
+    Raises:
+        ValueError: the values are not those that `create_h5` wrote. TRIDENT's own files carry no checksum.
+    """
     runs = _row_runs(dataset)
     if runs is None:
-        return dataset[:]
-    rows = np.empty(dataset.shape, dataset.dtype)
-    with open(dataset.file.filename, "rb", buffering=0) as file:
-        for start, end, offset in runs:
-            _fill(file, offset, rows[start:end])
+        rows = dataset[...]
+    else:
+        rows = np.empty(dataset.shape, dataset.dtype)
+        with open(dataset.file.filename, "rb", buffering=0) as file:
+            for start, end, offset in runs:
+                _fill(file, offset, rows[start:end])
+    if "crc32" in dataset.attrs:
+        _compare(dataset, zlib.crc32(rows))
     return rows
+
+
+def _compare(dataset: h5py.Dataset, checksum: int) -> None:
+    if "crc32" in dataset.attrs and checksum != dataset.attrs["crc32"]:
+        raise ValueError(f"the values of '{dataset.name.lstrip('/')}' are not those that were written")
 
 
 def _fill(file, offset: int, rows: np.ndarray) -> None:
@@ -231,15 +247,25 @@ def count_bad_features(path: str | os.PathLike, block: int = 1 << 24) -> int:
             if dataset.chunks and dataset.chunks[0] > step:
                 step = dataset.chunks[0]  # a compressed chunk is unpacked whole
             flat = dataset if dataset.ndim == 2 else dataset[0]
-            return sum(count_bad(flat[i : i + step]) for i in range(0, n, step))
-        bad, buffer = 0, np.empty((min(step, n), dim), dataset.dtype)
-        with open(path, "rb", buffering=0) as raw:
-            for start, end, offset in runs:
-                for i in range(start, end, step):
-                    rows = buffer[: min(step, end - i)]
-                    _fill(raw, offset + (i - start) * dim * dataset.dtype.itemsize, rows)
-                    bad += count_bad(rows)
+            pieces = (flat[i : i + step] for i in range(0, n, step))
+        else:
+            pieces = _blocks(path, runs, step, np.empty((min(step, n), dim), dataset.dtype))
+        bad, checksum = 0, 0
+        for rows in pieces:
+            bad, checksum = bad + count_bad(rows), zlib.crc32(rows, checksum)
+        _compare(dataset, checksum)
         return bad
+
+
+def _blocks(path: Path, runs: list[tuple[int, int, int]], step: int, buffer: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of a dataset in their order, at most `step` at once, always in the same memory."""
+    size = buffer[0].nbytes
+    with open(path, "rb", buffering=0) as raw:
+        for start, end, offset in runs:
+            for i in range(start, end, step):
+                rows = buffer[: min(step, end - i)]
+                _fill(raw, offset + (i - start) * size, rows)
+                yield rows
 
 
 def count_bad(values: np.ndarray) -> int:
@@ -347,7 +373,7 @@ def write_features(
         with new_features(path, patches, encoder, features.shape[1], features.dtype) as dataset:
             dataset[:] = features
         return
-    with create_h5(path, libver="latest") as file:
+    with create_h5(path) as file:
         dataset = file.create_dataset(
             "features", data=features, chunks=features.shape, shuffle=True, compression="gzip", compression_opts=9
         )

@@ -13,10 +13,12 @@ from small import RUN
 from mil_tutorial import DataError, TridentWSIDataset
 from mil_tutorial.annotations import read_asap_xml
 from mil_tutorial.cli import _load_checkpoint, main
-from mil_tutorial.labels import read_patch_labels
+from mil_tutorial.files import read_json, write_json
+from mil_tutorial.geometry import Geometry
+from mil_tutorial.labels import PatchLabels, read_patch_labels, write_patch_labels
 from mil_tutorial.packed import PackedFeatures
 from mil_tutorial.training import _load
-from mil_tutorial.trident import read_features, read_patches
+from mil_tutorial.trident import Patches, read_features, read_patches, write_features, write_patches
 
 BOMB = (
     '<!DOCTYPE l [<!ENTITY a0 "lol">' + "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 10)) + "]>"
@@ -152,3 +154,46 @@ def test_names_with_markup_are_text_in_reports(tree, tmp_path):
         text = page.read_text(encoding="utf-8")
         assert "<img src=x" not in text
     assert evil in pd.read_csv(tmp_path / "out" / "predictions.csv")["wsi_name"].tolist()
+
+
+def flipped_bits(path, step):
+    """Copies of a file with one bit changed, every `step` bytes."""
+    good = path.read_bytes()
+    for at in range(0, len(good), step):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        yield at
+    path.write_bytes(good)
+
+
+@pytest.mark.parametrize("kind", ["patches", "features", "labels", "weights", "json"])
+def test_a_flipped_bit_in_our_own_files_never_becomes_another_number(tmp_path, kind):
+    """Others' files carry no checksum; in ours, what is read is what was written."""
+    geometry = Geometry.for_slide(mpp=0.5, width=9000, height=9000, magnification=20, patch_size=512, overlap=0)
+    coords = geometry.grid()[:40]
+    path = tmp_path / {"patches": "a_patches.h5", "weights": "a.pt", "json": "a.json"}.get(kind, "a.h5")
+    values = np.random.default_rng(0).normal(size=(len(coords), 8)).astype(np.float32)
+    write, read = {
+        "patches": (lambda: write_patches(path, coords, geometry), lambda: read_patches(path).coords),
+        "features": (
+            lambda: write_features(path, values, Patches("a", coords, geometry), "encoder"),
+            lambda: np.hstack(read_features(path)),
+        ),
+        "labels": (
+            lambda: write_patch_labels(path, PatchLabels(abs(values[:, 1]), (values[:, 0] > 0).astype(np.int8), 0.5)),
+            lambda: read_patch_labels(path),
+        ),
+        "weights": (
+            lambda: torch.save({"settings": {}, "w": torch.from_numpy(values)}, path),
+            lambda: _load(path, {})["w"].numpy(),
+        ),
+        "json": (lambda: write_json(path, {"w": values.tolist()}), lambda: np.array(read_json(path)["w"])),
+    }[kind]
+    write()
+    before, refused = read(), 0
+    for at in flipped_bits(path, 7):
+        try:
+            assert np.array_equal(read(), before), f"another number, bit {8 * at + 2}"
+        except (DataError, ValueError):
+            refused += 1
+    assert refused, "no flip was noticed"
+    assert np.array_equal(read(), before)

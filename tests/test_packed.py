@@ -1,6 +1,5 @@
 """The packed store: the same bags, noticed changes, safe to interrupt, shared by processes."""
 
-import json
 import pickle
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from mil_tutorial import DataError, PackedFeatures, TridentWSIDataset, collate_fn, pack
 from mil_tutorial.cli import main
+from mil_tutorial.files import read_json, write_json
 from mil_tutorial.packed import packed_folder
 
 ENCODER = "efficientnet_lite0"
@@ -105,12 +105,27 @@ def test_a_damaged_store_is_named(tree):
     features = folder / "features.npy"
     features.write_bytes(features.read_bytes()[:-5000])
     with pytest.raises(DataError, match=f"packed_{ENCODER}: is no whole store"):
-        dataset_of(tree)
-    pack(tree / RUN, ENCODER, progress=False)
-    index = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps({**index, "format": 99}))
+        PackedFeatures(folder)
+    with pytest.warns(UserWarning, match="is no whole store"):
+        unpacked = dataset_of(tree)
+    same_bags(unpacked, dataset_of(tree, packed=True))
+    write_json(folder / "index.json", {**read_json(folder / "index.json"), "format": 99})
     with pytest.raises(DataError, match="format 99"):
         PackedFeatures(folder)
+
+
+@pytest.mark.parametrize("file", ["features.npy", "coords.npy"])
+def test_a_flipped_bit_in_a_row_is_noticed(tree, file):
+    folder = pack(tree / RUN, ENCODER, progress=False).folder
+    content = bytearray((folder / file).read_bytes())
+    content[-1] ^= 1
+    (folder / file).write_bytes(content)
+    store = PackedFeatures(folder)
+    *others, last = store.slides
+    for name in others:
+        store.rows(name)
+    with pytest.raises(DataError, match=f"packed_{ENCODER}: the rows of slide {last} are not those that were written"):
+        store.rows(last)
 
 
 def test_killed_at_any_moment_it_leaves_none_or_a_whole_one(tree):

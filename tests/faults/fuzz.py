@@ -4,6 +4,7 @@
 
 A reader may give a result that holds together, or one `DataError` that names the file. It may not crash the interpreter, take more than
 10 s or 1 GB, raise anything else, or give a result that is impossible (labels other than 1, 0, -1, shapes that do not fit, NaN features).
+Files that this package writes carry checksums: there, what is read must be what was written, to the last bit.
 Readers run in a forked child, so that a crash is seen and the next input is tried.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import hashlib
 import os
 import random
 import resource
@@ -23,6 +24,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,7 @@ import torch
 from mil_tutorial import DataError, open_data, open_slide, read_canvas, read_detections, write_detections
 from mil_tutorial.annotations import read_asap_xml
 from mil_tutorial.cli import _load_checkpoint
-from mil_tutorial.cli import main as command_line
+from mil_tutorial.files import write_json
 from mil_tutorial.labels import label_patches, read_label_table, read_patch_labels
 from mil_tutorial.packed import PackedFeatures
 from mil_tutorial.record import Record, read_record, record_path
@@ -40,7 +42,7 @@ from mil_tutorial.training import _load
 from mil_tutorial.trident import count_bad, read_features, read_patches
 
 sys.path.insert(0, str(Path(__file__).parent))
-from matrix import RUN, make_base
+from matrix import RUN, make_base, quiet
 
 torch.set_num_threads(1)
 SECONDS, BYTES = 10, 1 << 30
@@ -107,35 +109,42 @@ def damage(data: bytes, rng: random.Random, text: bool) -> bytes:
     return bytes(out)
 
 
-def targets(base: Path) -> dict[str, tuple[Path, Callable[[Path], None], bool]]:
-    """name -> a good file, a reader that also checks the result, and whether the file is text."""
-    run = base / "root" / RUN
+@dataclass
+class Target:
+    """A good file, a reader that checks what it reads and returns it, and what kind of file it is."""
+
+    good: Path
+    read: Callable[[Path], object]
+    text: bool = False
+    ours: bool = False  # carries checksums: what is read is what was written
+
+
+def targets(base: Path) -> dict[str, Target]:
+    """Everything that is read, by name."""
+    run, own = base / "root" / RUN, base / "prepared" / "20x_128px_0px_overlap"
     mask_coords = np.array([[0, 0], [512, 512], [1024, 1024], [1536, 1536]])
     data = open_data("")
     write_detections(base / "detections.csv", np.array([[0.9, 10.0, 20.0], [0.5, 30.5, 40.0]]))
     Record(base, "fuzz", {"a": 1}, [base / "root" / "train.csv"]).write()
     settings = {"encoder": "e", "model": "ABMIL", "fold": 0, "folds": 2, "seed": 0, "epochs": 1, "lr": 0.1}
-    result = {
-        "settings": settings,
-        "slides": ["a", "b"],
-        "labels": [0, 1],
-        "probabilities": [0.1, 0.9],
-        "auc": 1.0,
-        "best_epoch": 0,
-    }
-    (base / "result.json").write_text(json.dumps(result))
+    result = {"settings": settings, "slides": ["a", "b"], "labels": [0, 1], "probabilities": [0.1, 0.9], "auc": 1.0, "best_epoch": 0}  # fmt: skip
+    write_json(base / "result.json", result)
 
     def patches(path):
         found = read_patches(path)
         assert found.coords.ndim == 2 and found.coords.shape[1] == 2 and found.geometry.patch_size_level0 > 0
+        return found.coords, repr(found.geometry)
 
     def features(path):
         found, coords = read_features(path)
         assert found.ndim == 2 and (coords is None or len(coords) == len(found))
         assert count_bad(found) >= 0
+        return found, coords
 
     def patch_labels(path):
-        assert np.isin(read_patch_labels(path), (-1, 0, 1)).all()
+        found = read_patch_labels(path)
+        assert np.isin(found, (-1, 0, 1)).all()
+        return found
 
     def slide(path):
         with open_slide(path) as opened:
@@ -161,40 +170,52 @@ def targets(base: Path) -> dict[str, tuple[Path, Callable[[Path], None], bool]]:
     def checkpoint(path):
         model, state = _load_checkpoint(path)
         assert 0 <= state["threshold"] <= 1 or not np.isfinite(state["threshold"])
+        return [t.numpy() for t in model.state_dict().values()], state["threshold"], state["encoder"]
 
     def steps(path):
-        _load(path, {})
+        return [t.numpy() for t in _load(path, {})["model"].values()]
 
     def store(path):
-        folder = path.parent
-        opened = PackedFeatures(folder)
-        assert opened.features.ndim == 2 and len(opened.features) == len(opened.coords)
+        opened = PackedFeatures(path.parent)
+        return {name: opened.rows(name) for name in opened.slides}
 
     packed = run / "packed_efficientnet_lite0"
     return {
-        "patches h5": (run / "patches" / "normal_001_patches.h5", patches, False),
-        "features h5": (run / "features_efficientnet_lite0" / "normal_001.h5", features, False),
-        "own features h5": (
-            base / "prepared" / "20x_128px_0px_overlap" / "features_efficientnet_lite0" / "tumor_a.h5",
-            features,
-            False,
-        ),
-        "labels h5": (run / "patch_labels" / "tumor_001.h5", patch_labels, False),
-        "slide tiff": (base / "tiny" / "images" / "tumor_a.tif", slide, False),
-        "mask tiff": (base / "tiny" / "masks" / "tumor_a_mask.tif", mask, False),
-        "xml": (data.annotation_path("tumor_003"), xml, True),
-        "labels csv": (base / "root" / "wsi_labels.csv", table, True),
-        "detections csv": (base / "detections.csv", detections, True),
-        "checkpoint": (base / "model" / "abmil.pt", checkpoint, False),
-        "checkpoint of fit": (base / "model" / "steps" / "last.pt", steps, False),
-        "packed index": (packed / "index.json", store, True),
-        "packed features": (packed / "features.npy", store, False),
-        "record": (record_path(base, "fuzz"), lambda p: read_record(p) and None, True),
-        "result": (base / "result.json", lambda p: read_result(p, settings) and None, True),
+        "patches h5": Target(run / "patches" / "normal_001_patches.h5", patches),
+        "features h5": Target(run / "features_efficientnet_lite0" / "normal_001.h5", features),
+        "labels h5": Target(run / "patch_labels" / "tumor_001.h5", patch_labels),
+        "own patches h5": Target(own / "patches" / "tumor_a_patches.h5", patches, ours=True),
+        "own features h5": Target(own / "features_efficientnet_lite0" / "tumor_a.h5", features, ours=True),
+        "own labels h5": Target(own / "patch_labels" / "tumor_a.h5", patch_labels, ours=True),
+        "slide tiff": Target(base / "tiny" / "images" / "tumor_a.tif", slide),
+        "mask tiff": Target(base / "tiny" / "masks" / "tumor_a_mask.tif", mask),
+        "xml": Target(data.annotation_path("tumor_003"), xml, text=True),
+        "labels csv": Target(base / "root" / "wsi_labels.csv", table, text=True),
+        "detections csv": Target(base / "detections.csv", detections, text=True),
+        "checkpoint": Target(base / "model" / "abmil.pt", checkpoint, ours=True),
+        "checkpoint of fit": Target(base / "model" / "steps" / "last.pt", steps, ours=True),
+        "packed index": Target(packed / "index.json", store, text=True, ours=True),
+        "packed features": Target(packed / "features.npy", store, ours=True),
+        "packed coords": Target(packed / "coords.npy", store, ours=True),
+        "record": Target(record_path(base, "fuzz"), read_record, text=True, ours=True),
+        "result": Target(base / "result.json", lambda p: read_result(p, settings), text=True, ours=True),
     }
 
 
-def child(name: str, good: bytes, place: Path, read, text: bool, numbers: range, seed: int, report: int) -> None:
+def fingerprint(value) -> str:
+    """The same for the same values: arrays by their bytes, all else by its text."""
+    if isinstance(value, np.ndarray):
+        return hashlib.sha256(
+            f"{value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes()
+        ).hexdigest()
+    if isinstance(value, dict):
+        return fingerprint(sorted(value.items(), key=lambda item: item[0]))
+    if isinstance(value, (list, tuple)):
+        return "(" + ",".join(map(fingerprint, value)) + ")"
+    return repr(value)
+
+
+def child(name: str, target: Target, place: Path, numbers: range, seed: int, report: int) -> None:
     """Read damaged inputs one after the other; tell before each which it is, and what went wrong."""
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a hang ends the child
@@ -203,13 +224,18 @@ def child(name: str, good: bytes, place: Path, read, text: bool, numbers: range,
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
+    good, written = target.good.read_bytes(), fingerprint(target.read(target.good)) if target.ours else ""
     for i in numbers:
         os.write(report, f"{i}\n".encode())
-        place.write_bytes(damage(good, random.Random(f"{seed} {name} {i}"), text))
+        place.write_bytes(damage(good, random.Random(f"{seed} {name} {i}"), target.text))
         signal.alarm(SECONDS)
         try:
-            read(place)
-            outcome = "read"
+            found = target.read(place)
+            outcome = (
+                "wrong values are not those that were written"
+                if target.ours and fingerprint(found) != written
+                else "read"
+            )
         except DataError as error:
             outcome = (
                 "refused"
@@ -223,21 +249,20 @@ def child(name: str, good: bytes, place: Path, read, text: bool, numbers: range,
     os._exit(0)
 
 
-def fuzz(name: str, good: Path, read, text: bool, inputs: int, seed: int, work: Path) -> tuple[Counter, list[str]]:
+def fuzz(name: str, target: Target, inputs: int, seed: int, work: Path) -> tuple[Counter, list[str]]:
     """Outcomes of one target, and what went wrong."""
     outcomes, wrong, next_ = Counter(), [], 0
-    original = good.read_bytes()
     # The store's files are read by their folder: the damaged one takes its place there.
     folder = work / name.replace(" ", "_")
-    shutil.copytree(good.parent, folder) if name.startswith("packed") else folder.mkdir()
-    place = folder / good.name
+    shutil.copytree(target.good.parent, folder) if name.startswith("packed") else folder.mkdir()
+    place = folder / target.good.name
     while next_ < inputs:
         receive, send = os.pipe()
         process = os.fork()
         if process == 0:
             os.close(receive)
             with contextlib.suppress(BaseException):
-                child(name, original, place, read, text, range(next_, inputs), seed, send)
+                child(name, target, place, range(next_, inputs), seed, send)
             os._exit(71)
         os.close(send)
         current = None
@@ -274,28 +299,17 @@ def main() -> int:
     try:
         make_base(work / "base")
         root, model = work / "base" / "root", work / "base" / "model"
-        with contextlib.redirect_stdout(open(os.devnull, "w")):
-            command_line(["pack", "--data", str(root)])
-            command_line(
-                [
-                    "train",
-                    "--data",
-                    str(root),
-                    "--epochs",
-                    "1",
-                    "--out",
-                    str(model / "other.pt"),
-                    "--checkpoint",
-                    str(model / "steps"),
-                ]
-            )
+        runs = work / "base" / "prepared" / "20x_128px_0px_overlap"
+        tiny, runs = work / "base" / "tiny", work / "base" / "prepared" / "20x_128px_0px_overlap"
+        quiet(["pack", "--data", root])
+        quiet(["train", "--data", root, "--epochs", 1, "--out", model / "other.pt", "--checkpoint", model / "steps"])
+        quiet(["labels", "--csv_path", tiny / "wsi_labels.csv", "--masks_dir", tiny / "masks", "--coords_dir", runs / "patches",
+               "--save_dir", runs / "patch_labels"])  # fmt: skip
         chosen = {n: t for n, t in targets(work / "base").items() if not args.only or any(w in n for w in args.only)}
         each = -(-args.inputs // len(chosen))
-        for name, (good, read, text) in chosen.items():
-            good_copy = work / f"good{good.suffix}"
-            shutil.copy(good, good_copy)
-            read(good)  # the undamaged file must be read
-            outcomes, wrong = fuzz(name, good, read, text, each, args.seed, work)
+        for name, target in chosen.items():
+            target.read(target.good)  # the undamaged file must be read
+            outcomes, wrong = fuzz(name, target, each, args.seed, work)
             everything += outcomes
             problems += wrong
             print(
