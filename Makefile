@@ -19,7 +19,7 @@ course: env      ## run the whole course; DATA=<root> takes your own slides
 test: env        ## run the tests, every notebook among them
 	$(BIN)/python -m pytest
 
-test-site: workshop ## build website and slides and test them in a real browser, JupyterLab and the launch on a bare machine too
+test-site: site workshop ## build website and slides and test them in a real browser, JupyterLab and the launch on a bare machine too
 	$(BIN)/python -m pytest tests/browser
 
 test-faults: env ## disturb every command 20 times in six ways and run it again; prints the table (half an hour)
@@ -53,10 +53,9 @@ site: $(VENV)/.site   ## build the website into build/site
 	$(BIN)/python tools/make_site.py
 
 workshop: $(VENV)/.site   ## student, solution and instructor notebooks and slides into build/workshop
-	$(BIN)/python tools/make_site.py
 	$(BIN)/python tools/make_workshop.py
 
-bundle: $(VENV)/.site   ## one zip for a room without network; BUNDLE_ARGS="--wheels" puts the wheels in
+bundle: site workshop ## one zip for a room without network; BUNDLE_ARGS="--wheels" puts the wheels in
 	$(BIN)/python tools/make_bundle.py $(BUNDLE_ARGS)
 
 cards: env       ## write the measured seconds and memory of the last `make course` into the notebooks' cards

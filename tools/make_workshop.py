@@ -18,8 +18,10 @@ from pathlib import Path
 import nbformat
 from nbconvert.preprocessors import TagRemovePreprocessor
 
+from mil_tutorial.course import run_course, table
+
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "build" / "workshop"
+SOURCE, EXECUTED, OUT = ROOT / "notebooks", ROOT / "build" / "notebooks", ROOT / "build" / "workshop"
 NOTE = re.compile(r"<!-- instructor, (\d+) min: (.*?) -->\n?", re.DOTALL)
 
 
@@ -30,19 +32,50 @@ START = """<script src="reveal/dist/reveal.js"></script><script src="reveal/plug
 <script>Reveal.initialize({hash: true, slideNumber: "c/t", width: 1100, height: 720, plugins: [RevealNotes]});</script>"""
 
 
+def with_outputs(source: Path):
+    """A notebook with the outputs of its executed copy; None if that is missing, failed, or was made from other code."""
+    notebook, executed = nbformat.read(source, as_version=4), EXECUTED / source.name
+    if not executed.exists():
+        return None
+    ran = [c for c in nbformat.read(executed, as_version=4).cells if c.cell_type == "code"]
+    cells = [c for c in notebook.cells if c.cell_type == "code"]
+    if [c.source for c in ran] != [c.source for c in cells]:
+        return None
+    for cell, done in zip(cells, ran, strict=True):
+        if any(o.output_type == "error" for o in done.outputs):
+            return None
+        cell.outputs = done.outputs
+    return notebook
+
+
+def executed_notebooks() -> dict:
+    """All notebooks with their outputs, by name; the course is executed first if some are missing or were made from other code."""
+    sources = sorted(SOURCE.glob("0*.ipynb"))
+    if missing := [p.stem for p in sources if with_outputs(p) is None]:
+        print(f"executing the notebooks first ({', '.join(missing)} changed)")
+        runs = run_course(EXECUTED)
+        print(table(runs))
+        if any(r.error for r in runs):
+            raise SystemExit(1)
+    return {p.stem: with_outputs(p) for p in sources}
+
+
 def tags(cell) -> list[str]:
     """Tags of a cell."""
     return cell.metadata.get("tags", [])
 
 
+def pieces(cell) -> list[str]:
+    """The text of a Markdown cell without badges, cut before each heading."""
+    return [t.strip() for t in re.split(r"(?m)^(?=##+ )", BADGE.sub("", cell.source)) if t.strip()]
+
+
 def notes(notebook) -> list[tuple[str, int, str]]:
     """Heading, minutes and note of each section that has one."""
     found = []
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            for piece in re.split(r"(?m)^(?=##+ )", cell.source):
-                if note := NOTE.search(piece):
-                    found.append((piece.splitlines()[0].lstrip("# "), int(note[1]), note[2]))
+    for piece in (p for cell in notebook.cells if cell.cell_type == "markdown" for p in pieces(cell)):
+        if note := NOTE.search(piece):
+            found.append((piece.splitlines()[0].lstrip("# "), int(note[1]), note[2]))
     return found
 
 
@@ -101,13 +134,6 @@ def instructor(notebook):
     return _filled(notebook)
 
 
-def _pieces(cell):
-    """A Markdown cell without badges, cut before each heading."""
-    for text in re.split(r"(?m)^(?=##+ )", BADGE.sub("", cell.source)):
-        if text.strip():
-            yield nbformat.v4.new_markdown_cell(text.strip())
-
-
 def _typed(cell, kind: str):
     cell.metadata["slideshow"] = {"slide_type": kind}
     return cell
@@ -124,8 +150,8 @@ def slides(executed):
                 shown.outputs = copy.deepcopy(figures)
                 cells.append(_typed(shown, "subslide"))
             continue
-        for piece in _pieces(cell):
-            text, spoken = NOTE.sub("", piece.source).strip(), [f"{m} min. {t}" for m, t in NOTE.findall(piece.source)]
+        for piece in pieces(cell):
+            text, spoken = NOTE.sub("", piece).strip(), [f"{m} min. {t}" for m, t in NOTE.findall(piece)]
             if text.startswith("# "):
                 cells.append(_typed(nbformat.v4.new_markdown_cell(text.split("\n| |")[0]), "slide"))
                 continue
@@ -197,7 +223,7 @@ def write_slides(executed, name: str, folder: Path) -> None:
 
 def main(only: list[str]) -> int:
     """Write all versions, or those that are named."""
-    sources = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+    sources = sorted(SOURCE.glob("0*.ipynb"))
     for name, make in (("student", student), ("solution", solution), ("instructor", instructor)):
         if only and name not in only:
             continue
@@ -207,16 +233,8 @@ def main(only: list[str]) -> int:
         print(f"{OUT.relative_to(ROOT) / name}: {len(sources)} notebooks")
     if not only or "slides" in only:
         (OUT / "slides").mkdir(parents=True, exist_ok=True)
-        from make_site import with_outputs
-
-        for source in sources:
-            executed = with_outputs(source)
-            if executed is None:
-                print(
-                    f"build/notebooks/{source.name}: is not there or old, and slides show its figures. Run `make course` first."
-                )
-                return 2
-            write_slides(executed, source.stem, OUT / "slides")
+        for name, executed in executed_notebooks().items():
+            write_slides(executed, name, OUT / "slides")
         print(f"{OUT.relative_to(ROOT) / 'slides'}: {len(sources)} decks")
     return 0
 
