@@ -31,7 +31,7 @@ test-fuzz: env   ## 20 000 damaged files through everything that reads (some min
 test-floors:     ## the tests with the oldest versions that pyproject.toml allows (needs uv)
 	$(PYTHON) tools/test_versions.py lowest-direct
 
-test-latest:     ## the tests with the newest versions of everything but torch (needs uv)
+test-latest:     ## the tests with the newest versions of everything (needs uv)
 	$(PYTHON) tools/test_versions.py highest
 
 lab: env         ## open the course in JupyterLab

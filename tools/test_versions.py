@@ -1,58 +1,52 @@
 """Run the tests in a fresh environment with the oldest or the newest versions that pyproject.toml allows. Needs uv.
 
-    python tools/test_versions.py lowest-direct | highest   [--python 3.12] [pytest options]
+    python tools/test_versions.py lowest-direct | highest   [--python 3.12] [--torch 2.13.0] [pytest options]
 
-torch is the exception: the newest Linux wheel brings several GB of CUDA, so `highest` keeps the pinned one. The oldest is torch's floor
-where the index has a build of it that runs here; else the pinned one, and that is said.
+On Linux torch brings its CUDA libraries: 3 GB to fetch, 6 GB on the disk while the tests run. `--torch` takes that version and leaves
+the libraries out, for an index that has a CPU build of it.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+CUDA = ("cuda-", "nvidia-", "triton")
 
 
-def run(*command, **more) -> int:
+def run(*command) -> int:
     """A command, shown."""
     print("+", *command, flush=True)
-    return subprocess.run(list(map(str, command)), cwd=ROOT, check=False, **more).returncode
+    return subprocess.run(list(map(str, command)), cwd=ROOT, check=False).returncode
 
 
 def main() -> int:
     """Resolve, install, test."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] not in ("lowest-direct", "highest"):
-        print(__doc__)
-        return 2
-    strategy, rest = arguments[0], arguments[1:]
-    python = sys.executable
-    if "--python" in rest:
-        at = rest.index("--python")
-        python, rest = rest[at + 1], rest[:at] + rest[at + 2 :]
-    pin = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("versions", choices=["lowest-direct", "highest"])
+    parser.add_argument("--python", default=sys.executable, help="version or path of the interpreter")
+    parser.add_argument("--torch", help="version of torch to take, without CUDA's libraries")
+    args, rest = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        pins, wanted, env = folder / "torch.txt", folder / "versions.txt", folder / "env"
-        pins.write_text(pin + "\n")
-        resolved = run("uv", "pip", "compile", "pyproject.toml", "--extra", "course", "--extra", "test", "--resolution", strategy, "-c", pins,
-                       "--no-annotate", "--no-header", "-q", "--python", python, "-o", wanted)  # fmt: skip
-        if resolved:
-            return resolved
-        lines = [
-            v for v in wanted.read_text().splitlines() if not v.startswith(("nvidia", "cuda", "triton", "mil-tutorial"))
-        ]
+        wanted, pins, env = Path(folder, "versions.txt"), Path(folder, "pins.txt"), Path(folder, "env")
+        pins.write_text(f"torch=={args.torch}\n" if args.torch else "")
+        if run("uv", "pip", "compile", "pyproject.toml", "--extra", "course", "--extra", "test", "--resolution", args.versions, "-c", pins,
+               "--no-annotate", "--no-header", "-q", "--python", args.python, "-o", wanted):  # fmt: skip
+            return 1
+        left_out = CUDA if args.torch else ()
+        lines = [v for v in wanted.read_text().splitlines() if not v.startswith(("mil-tutorial", *left_out))]
         wanted.write_text("\n".join(lines) + "\n")
         print("\n".join(lines))
-        if run("uv", "venv", "-q", "--seed", "--python", python, env):
+        if run("uv", "venv", "-q", "--seed", "--python", args.python, env):
             return 1
-        inside = env / "bin" / "python"
-        # --no-deps: CUDA's packages are left out, and the list is complete.
-        if run(inside, "-m", "pip", "install", "-q", "--no-deps", "-r", wanted) or run(
-            inside, "-m", "pip", "install", "-q", "--no-deps", "."
+        inside = env / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+        # --no-deps: the list is complete.
+        if run("uv", "pip", "install", "-q", "--no-deps", "--python", inside, "-r", wanted) or run(
+            "uv", "pip", "install", "-q", "--no-deps", "--python", inside, "."
         ):
             return 1
         return run(inside, "-m", "pytest", "-q", *rest)
