@@ -66,7 +66,7 @@ def create_h5(path: str | os.PathLike) -> Iterator[h5py.File]:
     """
     check_writable(path)
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w", libver=("v110", "latest")) as file:
+    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         yield file
         for dataset in file.values():
             dataset.attrs["crc32"] = zlib.crc32(dataset[...])

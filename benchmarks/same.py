@@ -1,0 +1,81 @@
+"""Do other versions, other numbers of threads, give the same numbers?
+
+    OMP_NUM_THREADS=1 python benchmarks/same.py build/same/a.npz        in each environment
+    python benchmarks/same.py --compare build/same/*.npz
+
+Features of one synthetic slide from its pixels, then a training on the shipped features from seed 0 and the test slides' probabilities.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+
+from mil_tutorial import ABMIL, TridentWSIDataset, bag_metrics, bags_in_memory, fit, one_by_one, open_data, predict
+from mil_tutorial.prepare import PrepareOptions, prepare
+from mil_tutorial.trident import read_features
+
+
+def numbers(epochs: int) -> dict[str, np.ndarray]:
+    """Everything that is compared."""
+    data = open_data("")
+    encoder = data.encoders[0]
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder, "images")
+        images.mkdir()
+        slide = data.slide_path("tumor_003")
+        (images / slide.name).write_bytes(slide.read_bytes())
+        prepare(images, folder, PrepareOptions(), progress=False)
+        (made,) = Path(folder).rglob(f"features_*/{slide.stem}.h5")
+        features, coords = read_features(made)
+
+    def bags(split):
+        return bags_in_memory(
+            TridentWSIDataset(data.trident_dir, data.root / f"{split}.csv", encoder, bag_keys=["X", "Y"]),
+            progress=False,
+        )
+
+    known, test = bags("train"), bags("test")
+    train, val = train_test_split(range(len(known)), test_size=0.2, stratify=known.get_bag_labels(), random_state=0)
+    torch.manual_seed(0)
+    model = ABMIL(features.shape[1])
+    history = fit(model, one_by_one(known.subset(train), 0), one_by_one(known.subset(val)), epochs=epochs, lr=5e-4, device="cpu", seed=0, progress=False)  # fmt: skip
+    found = predict(model, one_by_one(test), "cpu")
+    metrics = bag_metrics(found.Y, found.prob)
+    return {
+        "coordinates": coords, "features": features, "training loss": np.array(history.train_loss), "probabilities": found.prob,
+        "AUC": np.array(metrics["auc"].value), "accuracy": np.array(metrics["accuracy"].value),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--compare", action="store_true")
+    parser.add_argument("--epochs", type=int, default=10)
+    args = parser.parse_args()
+    if not args.compare:
+        found = numbers(args.epochs)
+        what = f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, {torch.get_num_threads()} threads"
+        args.files[0].parent.mkdir(parents=True, exist_ok=True)
+        np.savez(args.files[0], what=what, **found)
+        print(what, f"AUC {found['AUC']:.6f}, accuracy {found['accuracy']:.6f}")
+        return
+    first = dict(np.load(args.files[0]))
+    print(f"{'largest difference to the first':60}", *(f"{k:>14}" for k in first if k != "what"))
+    for path in args.files:
+        other = dict(np.load(path))
+        parts = [np.abs(other[k].astype(float) - first[k].astype(float)).max() for k in first if k != "what"]
+        print(f"{other['what']!s:60}", *(f"{p:14.1e}" for p in parts))
+    print(f"largest feature {np.abs(first['features']).max():.1f}; on {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()
