@@ -1,6 +1,7 @@
 import cv2
 import h5py
 import numpy as np
+import openslide
 import pytest
 import tifffile
 from small import RUN
@@ -177,6 +178,11 @@ def test_single_pixels_count_whatever_the_pyramid_says(tmp_path, compression, si
     mask[rng.integers(0, 1700, 40), rng.integers(0, 2300, 40)] = 2
     path = tmp_path / "m.tif"
     write_mask(path, mask * 100 if compression == "jpeg" else mask, compression=compression)
+    if compression == "zstd":
+        try:
+            openslide.OpenSlide(path)
+        except openslide.OpenSlideError as error:  # before openslide-bin 4.0.1
+            pytest.skip(f"this OpenSlide cannot read zstd: {error}")
     if compression == "jpeg":  # lossy: what OpenSlide decodes is the truth
         with open_slide(path) as opened:
             mask = np.asarray(opened.read_region((0, 0), 0, opened.dimensions))[:, :, 0]
