@@ -27,6 +27,7 @@ from mil_tutorial.data import DataRoot, open_data
 from mil_tutorial.files import DataError, end_with_parent
 from mil_tutorial.geometry import Geometry, nominal_magnification
 from mil_tutorial.labels import read_label_table, read_patch_labels
+from mil_tutorial.packed import PackedFeatures, packed_folder
 from mil_tutorial.record import GONE, changed_inputs, read_record
 from mil_tutorial.slides import SLIDE_SUFFIXES, open_slide
 
@@ -402,10 +403,26 @@ def check_root(
             for n, d in sizes.items()
             if d != usual
         ]
+    findings += _check_stores(data, encoders)
     findings += _check_records(data)
     missing = _find_missing(data, labels, used, files, findings)
     findings.sort(key=lambda f: (f.level, f.kind, f.slide))
     return Report(findings, {"labels": len(labels), **{k: len(v) for k, v in files.items()}}, missing)
+
+
+def _check_stores(data: DataRoot, encoders: Iterable[str]) -> Iterator[Finding]:
+    """Packed stores: whole, and of the files that are there. Their rows are compared with checksums when they are read."""
+    for encoder in encoders:
+        folder = packed_folder(data.trident_dir, encoder)
+        if not folder.exists():
+            continue
+        try:
+            store = PackedFeatures(folder)
+        except DataError as error:
+            yield _error("packed", "", error)
+            continue
+        if why := store.changed(list(store.slides)):
+            yield _note("packed", "", f"{folder}: {why}. Run `mil-tutorial pack` again; until then it is not used.")
 
 
 def _check_records(data: DataRoot) -> Iterator[Finding]:

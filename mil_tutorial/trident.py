@@ -223,7 +223,9 @@ def read_rows(dataset: h5py.Dataset) -> np.ndarray:
 
 def _compare(dataset: h5py.Dataset, checksum: int) -> None:
     if "crc32" in dataset.attrs and checksum != dataset.attrs["crc32"]:
-        raise ValueError(f"the values of '{dataset.name.lstrip('/')}' are not those that were written")
+        raise ValueError(
+            f"the values of '{dataset.name.lstrip('/')}' do not fit their attribute crc32, so are not those that were written"
+        )
 
 
 def _fill(file, offset: int, rows: np.ndarray) -> None:

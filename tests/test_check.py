@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from small import RUN
 
+from mil_tutorial import pack
 from mil_tutorial.check import check_root, format_report
 from mil_tutorial.cli import main
 from mil_tutorial.fixture.write import render
@@ -40,10 +41,10 @@ def change(path, edit):
 
 
 def replace(path, name, edit):
-    """Rewrite a dataset with its attributes."""
+    """Rewrite a dataset with its attributes, as a program would that knows nothing of our checksum."""
 
     def rewrite(file):
-        values, attributes = file[name][:], dict(file[name].attrs)
+        values, attributes = file[name][:], {k: v for k, v in file[name].attrs.items() if k != "crc32"}
         del file[name]
         file.create_dataset(name, data=edit(values)).attrs.update(attributes)
 
@@ -92,6 +93,8 @@ FAULTS = {
     "normal with tumour": (lambda r: replace(r / RUN / "patch_labels/normal_001.h5", "patch_labels", lambda y: put(y, 0, 1)), "a normal slide with 1 tumour patches"),
     "other patches": (lambda r: change(r / RUN / "patch_labels/tumor_001.h5", lambda f: f["patch_labels"].attrs.update(coords_digest="0")), "was made for other patches"),
     "mask size": (lambda r: tifffile.imwrite(r / "masks/tumor_001_mask.tif", np.zeros((512, 512), np.uint8), tile=(256, 256)), "tumor_001_mask.tif: is 512 x 512"),
+    "flipped": (lambda r: change(r / FEATURES / "normal_001.h5", lambda f: f["features"].write_direct(np.ones(f["features"].shape, "f4"))), "normal_001.h5: cannot be read as HDF5 (the values of 'features' do not fit"),
+    "half store": (lambda r: halve(pack(r / RUN, "efficientnet_lite0", progress=False).folder / "features.npy"), "packed_efficientnet_lite0: is no whole store"),
     "two slides": (lambda r: (r / "images/tumor_001.svs").write_bytes(b""), "have one name"),
 }  # fmt: skip
 
@@ -117,6 +120,7 @@ NOTES = {
     "no split": (lambda r: append(r / "wsi_labels.csv", "idle_001,0\n"), "idle_001 has a label, but is in no split"),
     "no label": (lambda r: shutil.copy(r / FEATURES / "normal_001.h5", r / FEATURES / "stranger.h5"), "stranger has no label"),
     "half-written": (lambda r: (r / FEATURES / ".normal_001.1.ab.h5").write_bytes(b"x"), "of a run that was stopped"),
+    "old store": (lambda r: (pack(r / RUN, "efficientnet_lite0", progress=False), (r / FEATURES / "normal_001.h5").touch()), "normal_001.h5 has changed since. Run `mil-tutorial pack`"),
     "a line twice": (lambda r: append(r / "train.csv", "normal_002,0\n"), "normal_002 stands there twice"),
 }  # fmt: skip
 

@@ -88,7 +88,9 @@ def tree(folder):
             continue
         if path.suffix == ".h5":
             with h5py.File(path) as file:
-                value = {k: (file[k][:], sorted(map(str, file[k].attrs.items()))) for k in file}
+                value = {
+                    k: (file[k][:], sorted(str(a) for a in file[k].attrs.items() if a[0] != "crc32")) for k in file
+                }
         else:
             value = hashlib.sha256(path.read_bytes()).hexdigest()
         found[path.relative_to(folder).as_posix()] = value

@@ -36,7 +36,7 @@ def same_bags(a, b):
 def rewrite(path, edit):
     """Replace `features` by what `edit` makes of it."""
     with h5py.File(path, "a") as file:
-        features, attributes = file["features"][:], dict(file["features"].attrs)
+        features, attributes = file["features"][:], {k: v for k, v in file["features"].attrs.items() if k != "crc32"}
         del file["features"]
         file.create_dataset("features", data=edit(features)).attrs.update(attributes)
 
