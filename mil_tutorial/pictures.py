@@ -137,7 +137,7 @@ def show_patches(
             raise ValueError(f"{len(given)} {what} for {len(coords)} patches, expected one for each.")
     columns = min(columns, len(coords))
     rows = -(-len(coords) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.6 * columns, 2.0 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.6 * columns, 2.2 * rows), squeeze=False, layout="constrained")
     for axis in axes.flat[len(coords) :]:
         axis.set_visible(False)
     path = getattr(slide, "_filename", "slide")
