@@ -220,9 +220,10 @@ def _train(args) -> int:
         "threshold": threshold,
         "seed": args.seed,
     }
+    record.refuse_changes()  # before there is a checkpoint
     with written_whole(args.out) as temporary:
         torch.save(state, temporary)
-    record.write()
+    record.write([args.out])
     print(f"best epoch {history.best_epoch + 1} of {len(history.val_loss)}, validation loss {history.val_loss[history.best_epoch]:.3f},"
           f" threshold {threshold:.3f}; checkpoint {Path(args.out).resolve()}")  # fmt: skip
     return 0
@@ -230,8 +231,10 @@ def _train(args) -> int:
 
 def _refuse_other_inputs(folder: Path, record, resume: bool) -> None:
     """What is taken up again must be training on the same files."""
-    path, now = folder / "inputs.json", record.inputs
-    if resume and path.exists() and (folder / "last.pt").exists():
+    path, last, now = folder / "inputs.json", folder / "last.pt", record.inputs
+    if not resume:
+        last.unlink(missing_ok=True)  # before the new list: weights of other inputs must never lie beside it
+    elif last.exists():
         try:
             before = read_json(path)
         except (OSError, ValueError) as error:
@@ -255,6 +258,8 @@ def _load_checkpoint(path):
         model = ABMIL(state["in_dim"], gated=state["gated"])
         model.load_state_dict(state["model"])
         state["threshold"], state["encoder"] = float(state["threshold"]), str(state["encoder"])
+    except PermissionError as error:
+        raise DataError(f"{path}: you may not read this file. Ask for the right to.") from error
     except Exception as error:  # a damaged pickle may raise anything
         raise DataError(
             f"{path}: is no checkpoint of `mil-tutorial train` ({str(error)[:160]}). Train again."
@@ -296,13 +301,15 @@ def _evaluate(args) -> int:
 def _provenance(checkpoint) -> str:
     """For a report: how the checkpoint came about, as its record says it."""
     from mil_tutorial import report
-    from mil_tutorial.record import changed_inputs, read_record, record_path
+    from mil_tutorial.record import changed_inputs, digest, read_record, record_path
 
     path = record_path(Path(checkpoint).parent, f"train-{Path(checkpoint).stem}")
     heading = "<h2>Where the checkpoint comes from</h2>"
     if not path.is_file():
         return heading + f"<p>No record {html.escape(path.name)} lies beside it.</p>"
     record = read_record(path)
+    if digest(checkpoint) not in record.get("results", {}).values():
+        return heading + f"<p>The record {html.escape(path.name)} beside it is of another checkpoint.</p>"
     changed = [f"{name} {how}" for name, how in changed_inputs(record)]
     options = ", ".join(f"{k} {v}" for k, v in record["options"].items() if v not in (None, False))
     rows = [("record", path.resolve()), ("made", record["ended"]), ("options", options), ("inputs", len(record["inputs"])),
@@ -620,6 +627,13 @@ def main(argv: list[str] | None = None) -> int:
         return args.function(args)
     except DataError as error:
         print(f"mil-tutorial {args.command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # rights, a full disk, a share that is gone: nothing that a traceback would explain
+        print(
+            f"mil-tutorial {args.command}: {error.filename or 'a file'}: {error.strerror or error}."
+            " Check the disk and your rights, then run it again; what is written is whole.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("\nstopped; what is written is whole, run the same command again to go on", file=sys.stderr)

@@ -212,8 +212,13 @@ def label_slide(
         raise DataError(
             f"{patches_file}: its patches are {side} level-0 pixels wide, --patch_size says {patch_size}. Leave the option out; the file knows."
         )
-    how = {"coords_digest": trident.coords_digest(patches.coords), "asked_threshold": threshold}
+    how = {
+        "coords_digest": trident.coords_digest(patches.coords),
+        "asked_threshold": threshold,
+        "wsi_label": int(wsi_label),
+    }
     if wsi_label == 1:
+        how["halve"] = bool(halve)
         how |= {"source": "mask" if masks_dir else "annotation", "partly_annotated": bool(partly_annotated)}
         how |= {"tumor_value": tumor_value} if masks_dir else {}
         source = Path(masks_dir) / f"{name}_mask.tif" if masks_dir else Path(annotations_dir) / f"{name}.xml"

@@ -12,6 +12,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,7 +63,7 @@ class PackedFeatures:
                 s["name"]: PackedSlide(**{**s, "sources": tuple(map(tuple, s["sources"]))}) for s in index["slides"]
             }
             total = max((s.stop for s in self.slides.values()), default=0)
-            shapes = (self._map("features").shape, self._map("coords").shape)
+            shapes = (self.features.shape, self.coords.shape)  # mapped from here on, also if another process packs anew
             if shapes != ((total, self.dim), (total, 2)):
                 raise ValueError(f"arrays of shapes {shapes} for {total} patches")
         except Exception as error:  # NumPy parses a damaged header as Python, which may raise anything
@@ -72,7 +73,10 @@ class PackedFeatures:
 
     def _map(self, name: str) -> np.ndarray:
         # Copy on write: PyTorch wants writable memory, and the file must not change.
-        return np.load(self.folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+        try:
+            return np.load(self.folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+        except OSError as error:
+            raise DataError(f"{self.folder}: was replaced by another process ({error!s:.80}). Run it again.") from error
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -137,6 +141,21 @@ def _write_header(file, shape: tuple[int, int], dtype: np.dtype) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
+def _put(folder: Path, target: Path) -> None:
+    """Rename a folder over another. Other processes may do the same; each of theirs is as good as ours."""
+    for tries_left in reversed(range(20)):
+        try:
+            os.replace(folder, target)
+            return
+        except OSError:
+            if not tries_left:
+                raise
+        old = folder.with_name(f"{folder.name}.old{tries_left}")
+        with suppress(OSError):  # another process took it away
+            os.replace(target, old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def pack(run: str | os.PathLike, encoder: str, progress: bool = True) -> PackedFeatures:
     """Pack the features of all slides of a run into one store, or take the store that is there if nothing has changed.
 
@@ -199,15 +218,13 @@ def pack(run: str | os.PathLike, encoder: str, progress: bool = True) -> PackedF
                 start = stop
         index = {"format": FORMAT, "encoder": encoder, "dim": dim, "slides": [vars(s) for s in slides]}
         write_json(temporary / "index.json", index)
-        if target.exists():
-            old = run / f".packed_{encoder}.old.{uuid.uuid4().hex[:8]}"
-            os.replace(target, old)
-            shutil.rmtree(old, ignore_errors=True)
-        os.replace(temporary, target)
+        store = PackedFeatures(temporary)  # mapped before the name changes: another process may replace it at once
+        _put(temporary, target)
+        store.folder = target
     except OSError as error:
         raise DataError(
             f"{target}: cannot be written ({error!s:.120}). Check the free space and your rights there."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return PackedFeatures(target)
+    return store

@@ -25,13 +25,20 @@ from mil_tutorial.engine import refuse_failures, run_tasks
 from mil_tutorial.files import DataError, written_whole
 from mil_tutorial.geometry import Geometry
 from mil_tutorial.pictures import encode_jpeg, outline_patches
+from mil_tutorial.record import digest
 from mil_tutorial.slides import SLIDE_SUFFIXES, open_slide, read_overview, read_patch, slide_mpp
 
 TISSUE_MPP = 8.0  # µm per pixel at which tissue is found
 BATCH = 8  # patches at once on a CPU: larger batches leave the cache and are slower. A GPU takes 32 times as many
 SEGMENTER = "otsu"
 THUMBNAIL = 1000  # longer side of the pictures in pixels
-HOW = ("segmenter", "min_tissue_proportion", "mpp", "slide_hash")  # attributes that say how patches were chosen
+HOW = (
+    "segmenter",
+    "min_tissue_proportion",
+    "mpp",
+    "slide_hash",
+    "slide_digest",
+)  # attributes that say how patches were chosen
 
 
 @dataclass(frozen=True)
@@ -200,7 +207,7 @@ def _refuse_changes(file: Path, now: dict, names: Sequence[str]) -> None:
     """What is there must have been made from this slide with these options; TRIDENT's own files do not say."""
     before = trident.read_how(file, names)
     changed = [k for k in names if k in before and before[k] != now.get(k)]
-    if "slide_hash" in changed:
+    if {"slide_hash", "slide_digest"} & set(changed):
         raise DataError(
             f"{file}: was made from another slide of this name. Delete it and what was made from it, or choose another --job_dir."
         )
@@ -226,6 +233,7 @@ def locate_patches(path: str | os.PathLike, job_dir: str | os.PathLike, options:
             "min_tissue_proportion": float(options.min_tissue_proportion),
             "mpp": slide_mpp(slide, path, options.mpp),
             "slide_hash": slide.properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
+            "slide_digest": digest(path),
         }
         if target.exists():
             _refuse_changes(target, how, HOW)
@@ -252,7 +260,9 @@ def encode_patches(
     Raises:
         DataError: the slide is damaged, or features that are there do not fit.
     """
+    made_from = {"slide_digest": digest(path)}
     if target.exists():
+        _refuse_changes(target, made_from, ["slide_digest"])
         shape, found, coords = trident.features_header(target)
         trident.match_rows(target, coords, shape[0], patches)
         if shape[0] and found != np.dtype(dtype):
@@ -272,6 +282,9 @@ def encode_patches(
             features[done : done + len(batch)] = encoder.encode(batch, device)
             done += len(batch)
             bar.update(len(batch))
+        if digest(path) != made_from["slide_digest"]:
+            raise DataError(f"{path}: was replaced while it was read. Run it again.")
+        features.attrs.update(made_from)
     return True
 
 

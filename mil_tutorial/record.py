@@ -23,11 +23,14 @@ PACKAGES = (
     "tensordict",
 )
 GONE, CHANGED = "is gone", "has changed since"
-ENDS = 1 << 20  # bytes at both ends that go into a digest; slides are too large to be read whole
+# What goes into a digest: bytes at both ends, and of pieces spread evenly between; slides are too large to be read whole.
+ENDS, PIECE, PIECES = 1 << 20, 1 << 14, 32
 
 
 def digest(path: str | os.PathLike) -> str:
-    """16 hex digits of SHA-256 over a file's size, first and last MiB. Tells apart files that were replaced, not every changed pixel.
+    """16 hex digits of SHA-256 over a file's size, first and last MiB and 32 pieces between.
+
+    It tells apart files that were made anew; a change of a few bytes in the middle of a large file may lie between the pieces.
 
     Raises:
         DataError: the file cannot be read.
@@ -39,7 +42,10 @@ def digest(path: str | os.PathLike) -> str:
             found = hashlib.sha256(str(size).encode() + file.read(ENDS))
             if size > ENDS:
                 file.seek(max(ENDS, size - ENDS))
-                found.update(file.read())
+                found.update(file.read(ENDS))
+            for i in range(PIECES if size > 2 * ENDS else 0):
+                file.seek(ENDS + (size - 2 * ENDS) * i // PIECES)
+                found.update(file.read(PIECE))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     return found.hexdigest()[:16]
@@ -71,7 +77,7 @@ class Record:
         options: what can be said in JSON; paths become text.
         inputs: files whose digests are kept.
 
-    After an error nothing is written.
+    After an error nothing is written, nor if an input was replaced meanwhile.
     """
 
     def __init__(
@@ -92,14 +98,24 @@ class Record:
         if kind is None:
             self.write()
 
-    def write(self) -> None:
-        """Write the JSON."""
+    def refuse_changes(self) -> None:
+        """Nothing that the work stands on may have changed since it began.
+
+        Raises:
+            DataError: a file is gone, or is another one.
+        """
+        for name, how in changed_inputs({"inputs": self.inputs}):
+            raise DataError(f"{name} {how} this command began; the results would be of neither. Run it again.")
+
+    def write(self, results: Iterable[str | os.PathLike] = ()) -> None:
+        """Write the JSON, with the digests of `results`. Raises as `refuse_changes`."""
+        self.refuse_changes()
         ended = datetime.now(timezone.utc)
         record = {
             "command": self.command, "options": self.options, "versions": _versions(), "machine": platform.platform(),
             "started": self.started.isoformat(timespec="seconds"), "ended": ended.isoformat(timespec="seconds"),
             "seconds": round((ended - self.started).total_seconds(), 1),
-            "inputs": self.inputs,
+            "inputs": self.inputs, "results": {str(Path(p).resolve()): digest(p) for p in results},
         }  # fmt: skip
         write_json(self.path, record)
 

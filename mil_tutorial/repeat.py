@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +25,29 @@ def _model(name: str, dim: int):
     return makers[name](dim)
 
 
+def fingerprint(root: str | None, encoder: str) -> str:
+    """What runs stand on, in 16 hex digits: labels, split, and the features of all training slides."""
+    from mil_tutorial.data import open_data
+    from mil_tutorial.record import digest
+
+    data = open_data(root)
+    names = data.split("train")["wsi_name"]
+    files = [data.root / "wsi_labels.csv", data.root / "train.csv"]
+    files += [data.trident_dir / f"features_{encoder}" / f"{name}.h5" for name in names]
+    return hashlib.sha256(" ".join(digest(f) for f in files).encode()).hexdigest()[:16]
+
+
 def train_once(
-    root: str | None, encoder: str, model: str, fold: int, folds: int, seed: int, epochs: int, lr: float, target: str
+    root: str | None,
+    encoder: str,
+    model: str,
+    fold: int,
+    folds: int,
+    seed: int,
+    epochs: int,
+    lr: float,
+    target: str,
+    inputs: str,
 ) -> dict:
     """Train one model on all folds but one, score that one, and write the result; take the result that is there.
 
@@ -39,6 +61,7 @@ def train_once(
         fold, folds: which fold is scored, of how many; folds are stratified and depend on `seed`.
         epochs, lr: see `fit`.
         target: JSON file of the result.
+        inputs: see `fingerprint`; a result of other inputs is refused.
 
     Returns:
         settings, best_epoch, and of the scored fold: slides, labels, probabilities, auc (None if it holds one class only).
@@ -64,6 +87,7 @@ def train_once(
         "seed": seed,
         "epochs": epochs,
         "lr": lr,
+        "inputs": inputs,
     }
     path = Path(target)
     if path.exists():
@@ -90,6 +114,8 @@ def train_once(
         progress=False,
     )  # fmt: skip
     found = predict(network, one_by_one(bags.subset(scored)), "cpu")
+    if fingerprint(root, encoder) != inputs:
+        raise DataError(f"{data.root}: labels or features have changed since this command began. Run it again.")
     both = 0 < found.Y.sum() < len(found.Y)
     result = {
         "settings": settings, "best_epoch": history.best_epoch, "slides": found.names, "labels": found.Y.tolist(),
@@ -150,12 +176,12 @@ def repeat(
         raise DataError(f"expected at least 2 --folds, one seed and one epoch, got {folds}, {len(seeds)} and {epochs}.")
     out = Path(out).resolve()
     root = None if root is None else str(Path(root).resolve())
-    tasks = {}
+    inputs, tasks = fingerprint(root, encoder), {}
     for model in models:
         for seed in seeds:
             for fold in range(folds):
                 name = f"{model.replace(' ', '-')}_seed{seed}_fold{fold}"
-                tasks[name] = (root, encoder, model, fold, folds, seed, epochs, lr, str(out / f"{name}.json"))
+                tasks[name] = (root, encoder, model, fold, folds, seed, epochs, lr, str(out / f"{name}.json"), inputs)
     results, errors = run_tasks(train_once, tasks, scheduler, "Training", "run", progress)
     refuse_failures([*errors.values()], len(results), len(tasks), "runs")
     rows = []

@@ -299,7 +299,12 @@ def fit(
     generators = _generators(train)
     if folder and resume and (folder / "last.pt").exists():
         state = _load(folder / "last.pt", settings)
-        model.load_state_dict(state["model"])
+        try:
+            model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise DataError(
+                f"{folder / 'last.pt'}: holds another model than is trained now. Use another folder."
+            ) from error
         optimizer.load_state_dict(state["optimizer"])
         if scheduler:
             scheduler.load_state_dict(state["scheduler"])

@@ -47,6 +47,10 @@ def open_h5(path: str | os.PathLike):
     try:
         with h5py.File(path, "r") as file:
             yield file
+    except BlockingIOError as error:
+        raise DataError(
+            f"{path}: another program is writing this file. Wait until it is done, and run again."
+        ) from error
     except PermissionError as error:
         raise DataError(f"{path}: you may not read this file. Ask for the right to.") from error
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -126,7 +126,16 @@ def targets(base: Path) -> dict[str, Target]:
     data = open_data("")
     write_detections(base / "detections.csv", np.array([[0.9, 10.0, 20.0], [0.5, 30.5, 40.0]]))
     Record(base, "fuzz", {"a": 1}, [base / "root" / "train.csv"]).write()
-    settings = {"encoder": "e", "model": "ABMIL", "fold": 0, "folds": 2, "seed": 0, "epochs": 1, "lr": 0.1}
+    settings = {
+        "encoder": "e",
+        "model": "ABMIL",
+        "fold": 0,
+        "folds": 2,
+        "seed": 0,
+        "epochs": 1,
+        "lr": 0.1,
+        "inputs": "0",
+    }
     result = {"settings": settings, "slides": ["a", "b"], "labels": [0, 1], "probabilities": [0.1, 0.9], "auc": 1.0, "best_epoch": 0}  # fmt: skip
     write_json(base / "result.json", result)
 
