@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pandas as pd
@@ -37,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from small import RUN, copy_root, write_pyramid
 
 torch.set_num_threads(1)
+cv2.setNumThreads(0)  # children are forked, and a pool of threads does not survive that
 HERE = Path(__file__).resolve().parent.parent.parent
 SLIDES = {"train": ["normal_001", "normal_002", "normal_003", "normal_004", "normal_005", "tumor_001", "tumor_002", "tumor_003", "tumor_004", "tumor_005"],
           "test": ["test_001", "test_002", "test_005", "test_006"]}  # fmt: skip
