@@ -148,12 +148,6 @@ def _dataset(data, encoder, which, keys=("X", "Y")):
     return TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=names, bag_keys=keys)
 
 
-def _inputs(data, dataset, which) -> list[Path]:
-    """The files that a result stands on."""
-    tables = [data.root / "wsi_labels.csv", data.root / f"{which}.csv"]
-    return [*tables, *(dataset.features_path / f"{name}.h5" for name in dataset.get_bag_names())]
-
-
 def _check_dim(dataset, state, path) -> None:
     dim = dataset[0]["X"].shape[1]
     if dim != state["in_dim"]:
@@ -187,7 +181,7 @@ def _train(args) -> int:
             f"{data.root / 'train.csv'}: cannot be split 80/20 with both classes on both sides ({error}). Add slides."
         ) from error
     record = Record(
-        Path(args.out).parent, f"train-{Path(args.out).stem}", _options(args), _inputs(data, dataset, "train")
+        Path(args.out).parent, f"train-{Path(args.out).stem}", _options(args), data.inputs(encoder, "train")
     )
     if args.checkpoint:
         _refuse_other_inputs(Path(args.checkpoint), record, args.resume)
@@ -279,10 +273,11 @@ def _evaluate(args) -> int:
     dataset = _dataset(data, encoder, "test")
     _check_dim(dataset, state, args.checkpoint)
     if args.out:
-        record = Record(args.out, "evaluate", _options(args), [args.checkpoint, *_inputs(data, dataset, "test")])
+        record = Record(args.out, "evaluate", _options(args), [args.checkpoint, *data.inputs(encoder, "test")])
     found = predict(model, one_by_one(dataset))
     metrics = bag_metrics(found.Y, found.prob, threshold=state["threshold"])
     if args.out:
+        record.refuse_changes()
         _write_evaluation(Path(args.out), found, metrics, state, args.checkpoint, data)
         record.write()
     if args.json:
@@ -324,7 +319,7 @@ def _repeat(args) -> int:
 
     data, encoder = _encoder_and_data(args)
     root = None if data.synthetic and not args.data else str(data.root)
-    with Record(args.out, "repeat", _options(args), [data.root / "wsi_labels.csv", data.root / "train.csv"]):
+    with Record(args.out, "repeat", _options(args), data.inputs(encoder, "train")):
         table = repeat(
             root, encoder, args.out, args.models, args.folds, args.seeds, args.epochs, args.lr, args.scheduler
         )
@@ -406,7 +401,7 @@ def _localize(args) -> int:
     from mil_tutorial.record import Record
 
     out = Path(args.out)
-    record = Record(out, "localize", _options(args), [args.checkpoint, *_inputs(data, dataset, "test")])
+    record = Record(out, "localize", _options(args), [args.checkpoint, *data.inputs(encoder, "test")])
     rows, found, lesions, drawable = [], {}, {}, {}
     bags = dict(zip(dataset.get_bag_names(), range(len(dataset)), strict=True))
     for name in tqdm(names, desc="Localizing", unit="slide"):
@@ -432,6 +427,7 @@ def _localize(args) -> int:
                          title=f"{name}: tumour probability {probability:.2f}", html=out / "html" / f"{name}.html")  # fmt: skip
         if args.froc:
             lesions[name] = lesions_from_mask(data.mask_path(name), args.tumor_value) if bag["Y"] else None
+    record.refuse_changes()
     table = pd.DataFrame(rows)
     with written_whole(out / "localization.csv") as temporary:
         table.to_csv(temporary, index=False)

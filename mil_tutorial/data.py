@@ -55,6 +55,12 @@ class DataRoot:
         found = (p.name.removeprefix("features_") for p in self.trident_dir.glob("features_*") if p.is_dir())
         return sorted(found, key=lambda name: (name == "efficientnet_lite0", name))
 
+    def inputs(self, encoder: str, which: str) -> list[Path]:
+        """The files that a result on the split `which` stands on: labels, split, and the features of its slides."""
+        names = self.split(which)["wsi_name"]
+        tables = [self.root / "wsi_labels.csv", self.root / f"{which}.csv"]
+        return [*tables, *(self.trident_dir / f"features_{encoder}" / f"{name}.h5" for name in names)]
+
     @property
     def reference(self) -> pd.DataFrame | None:
         """What is known of each slide beside its label: wsi_name, lesion_size (none, itc, micro, macro), scanner; or None."""

@@ -156,6 +156,15 @@ def _put(folder: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _open_anew(target: Path) -> PackedFeatures:
+    """The store, also while another process puts its own in this place. Nothing was mapped before: Windows renames no open folder."""
+    for _ in range(20):
+        with suppress(DataError):
+            return PackedFeatures(target)
+        time.sleep(0.05)
+    return PackedFeatures(target)
+
+
 def pack(run: str | os.PathLike, encoder: str, progress: bool = True) -> PackedFeatures:
     """Pack the features of all slides of a run into one store, or take the store that is there if nothing has changed.
 
@@ -218,13 +227,11 @@ def pack(run: str | os.PathLike, encoder: str, progress: bool = True) -> PackedF
                 start = stop
         index = {"format": FORMAT, "encoder": encoder, "dim": dim, "slides": [vars(s) for s in slides]}
         write_json(temporary / "index.json", index)
-        store = PackedFeatures(temporary)  # mapped before the name changes: another process may replace it at once
         _put(temporary, target)
-        store.folder = target
     except OSError as error:
         raise DataError(
             f"{target}: cannot be written ({error!s:.120}). Check the free space and your rights there."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return store
+    return _open_anew(target)

@@ -96,6 +96,7 @@ class Record:
 
     def __exit__(self, kind, error, trace) -> None:
         if kind is None:
+            self.refuse_changes()
             self.write()
 
     def refuse_changes(self) -> None:
@@ -108,8 +109,7 @@ class Record:
             raise DataError(f"{name} {how} this command began; the results would be of neither. Run it again.")
 
     def write(self, results: Iterable[str | os.PathLike] = ()) -> None:
-        """Write the JSON, with the digests of `results`. Raises as `refuse_changes`."""
-        self.refuse_changes()
+        """Write the JSON, with the digests of `results`; `refuse_changes` comes before the results, so before this."""
         ended = datetime.now(timezone.utc)
         record = {
             "command": self.command, "options": self.options, "versions": _versions(), "machine": platform.platform(),

@@ -30,10 +30,7 @@ def fingerprint(root: str | None, encoder: str) -> str:
     from mil_tutorial.data import open_data
     from mil_tutorial.record import digest
 
-    data = open_data(root)
-    names = data.split("train")["wsi_name"]
-    files = [data.root / "wsi_labels.csv", data.root / "train.csv"]
-    files += [data.trident_dir / f"features_{encoder}" / f"{name}.h5" for name in names]
+    files = open_data(root).inputs(encoder, "train")
     return hashlib.sha256(" ".join(digest(f) for f in files).encode()).hexdigest()[:16]
 
 
