@@ -9,6 +9,8 @@ import argparse
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from mil_tutorial import Geometry, PrepareOptions, load_encoder, open_data, open
 from mil_tutorial.check import check_root
 from mil_tutorial.fixture.plan import ROSTER
 from mil_tutorial.labels import label_patches
-from mil_tutorial.prepare import _batches, encode_patches, find_patches
+from mil_tutorial.prepare import BATCH, _batches, encode_patches, find_patches
 
 
 def timed(function, *arguments):
@@ -109,8 +111,8 @@ def preparation(folder: Path, n: int) -> None:
     patches = trident.Patches("big_001", coords[len(coords) // 2 :][:n], geometry)
 
     def alone():
-        for i in range(0, n, 8):
-            encoder.encode(pictures[i % 64 : i % 64 + 8])
+        for i in range(0, n, BATCH):
+            encoder.encode(pictures[i % 64 : i % 64 + BATCH])
 
     alone()  # warm
     target = folder / "features.h5"
@@ -137,6 +139,52 @@ def preparation(folder: Path, n: int) -> None:
         "patches/s",
         f"plain: encoder alone, pictures in memory; tissue of the whole slide {find:.1f} s",
     )
+
+
+ENCODE = """
+import sys, time, numpy, torch
+from mil_tutorial import encoders
+keep, batch, threads = map(int, sys.argv[1:])
+if not keep:
+    encoders.keep_freed_memory = lambda: None
+torch.set_num_threads(threads)
+encoder = encoders.load_encoder()
+pictures = numpy.random.default_rng(0).integers(0, 256, (64, encoder.px, encoder.px, 3), dtype=numpy.uint8)
+def encode(repeats):
+    for i in range(0, 64 * repeats, batch):
+        encoder.encode(pictures[i % 64 : i % 64 + batch])
+encode(1)  # warm
+start = time.perf_counter()
+encode(2)
+print(128 / (time.perf_counter() - start))
+"""
+
+
+def encoding() -> None:
+    """The encoder alone, in new processes: memory kept between batches, and given back to the system after each."""
+    for what, threads, settings in (
+        ("encoder, two threads", 2, {}),
+        ("encoder, one thread", 1, {}),
+        ("encoder, as Dask starts it", 1, {"MALLOC_TRIM_THRESHOLD_": "65536"}),
+    ):
+        rates = [
+            [
+                float(
+                    subprocess.run(
+                        [sys.executable, "-c", ENCODE, str(keep), str(batch), str(threads)],
+                        env=os.environ | settings,
+                        check=True,
+                        capture_output=True,
+                        text=True,
+                    ).stdout
+                )
+                for keep, batch in ((1, BATCH), (0, 8))
+            ]
+            for _ in range(3)
+        ]
+        ours, plain = np.max(rates, axis=0)
+        rounds = ", ".join(f"{a / b:.1f}" for a, b in rates)
+        report(what, ours, plain, "patches/s", f"rounds {rounds}; plain: memory given back, eight at once")
 
 
 def make_tree(root: Path, n: int, patches: int) -> None:
@@ -194,11 +242,12 @@ def main() -> None:
     parser.add_argument("--encode", type=int, default=320, help="patches that are encoded")
     parser.add_argument("--slides", type=int, default=400, help="slides of the tree for `check`")
     parser.add_argument("--patches", type=int, default=1000, help="patches of each of them")
-    parser.add_argument("--only", choices=["canvas", "prepare", "check"])
+    parser.add_argument("--only", choices=["canvas", "encoder", "prepare", "check"])
     parser.add_argument("--clean", action="store_true", help="remove what was made, at the end")
     args = parser.parse_args()
     parts = {
         "canvas": lambda: canvas_and_labels(args.folder, args.plain),
+        "encoder": encoding,
         "prepare": lambda: preparation(args.folder, args.encode),
         "check": lambda: check(args.folder, args.slides, args.patches),
     }

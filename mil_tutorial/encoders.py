@@ -7,7 +7,9 @@ network and no account. It has never seen histology. Foundation models come thro
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +27,22 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def keep_freed_memory() -> None:
+    """Let the C library of Linux keep the memory of one batch for the next, up to 256 MB in all, instead of giving it back.
+
+    Giving back costs more than it seems: the kernel clears every page that is taken anew. On two cores this was a third of
+    the time of the embedded encoder, and two thirds on a Dask worker, which asks for giving back early. The setting is of
+    the whole process. Other systems have another C library, and nothing is done.
+
+    Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
+    """
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        mallopt = ctypes.CDLL(None).mallopt
+        trim, mmap = -1, -3  # their numbers in malloc.h
+        mallopt(mmap, 1 << 26)
+        mallopt(trim, 1 << 28)
 
 
 @dataclass(frozen=True)
@@ -97,6 +115,8 @@ def load_encoder(name: str = DEFAULT_ENCODER, device: str | torch.device = "cpu"
     Raises:
         DataError: no such encoder, or its package is not installed.
     """
+    if str(device) == "cpu":
+        keep_freed_memory()
     imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     if name == DEFAULT_ENCODER:
         network = _fold_batch_norm(_Lite0().eval()).to(device, memory_format=torch.channels_last)

@@ -29,7 +29,7 @@ from mil_tutorial.record import digest
 from mil_tutorial.slides import SLIDE_SUFFIXES, open_slide, read_overview, read_patch, slide_mpp
 
 TISSUE_MPP = 8.0  # µm per pixel at which tissue is found
-BATCH = 8  # patches at once on a CPU: larger batches leave the cache and are slower. A GPU takes 32 times as many
+BATCH = 4  # patches at once on a CPU: larger batches leave the cache and the memory kept for them. A GPU takes 64 times as many
 SEGMENTER = "otsu"
 THUMBNAIL = 1000  # longer side of the pictures in pixels
 HOW = (
@@ -139,15 +139,19 @@ def find_patches(slide, path: Path, options: PrepareOptions) -> tuple[np.ndarray
 
 
 def _batches(slide, path, coords, side, px, size) -> Iterator[np.ndarray]:
-    """Pictures of the patches in batches, read ahead of the encoder: uint8 (<= size, px, px, 3)."""
+    """Pictures of the patches in batches, read ahead of the encoder if there are threads for it: uint8 (<= size, px, px, 3)."""
+    import torch  # slow to import: not before there is work
 
     def read(start):
         return np.stack([read_patch(slide, x, y, side, px, path) for x, y in coords[start : start + size].tolist()])
 
-    readers = max(1, (os.cpu_count() or 1) // 2)
+    starts = iter(range(0, len(coords), size))
+    readers = torch.get_num_threads() // 2
+    if readers == 0:  # a worker with one thread keeps to one core: while it reads, others encode
+        yield from map(read, starts)
+        return
     with ThreadPoolExecutor(readers) as pool:
         ahead = deque()
-        starts = iter(range(0, len(coords), size))
         for start in islice(starts, readers + 1):
             ahead.append(pool.submit(read, start))
         while ahead:
@@ -277,7 +281,7 @@ def encode_patches(
         tqdm(total=len(patches.coords), desc=name, unit="patch", leave=False, delay=2, disable=not progress) as bar,
     ):
         done = 0
-        side, size = patches.geometry.patch_size_level0, BATCH if str(device) == "cpu" else 32 * BATCH
+        side, size = patches.geometry.patch_size_level0, BATCH if str(device) == "cpu" else 64 * BATCH
         for batch in _batches(slide, path, patches.coords, side, encoder.px, size):
             features[done : done + len(batch)] = encoder.encode(batch, device)
             done += len(batch)
