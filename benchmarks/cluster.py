@@ -1,7 +1,8 @@
 """From one Dask worker to two: python benchmarks/cluster.py
 
 A real scheduler and worker processes on this machine, one thread each; the same slides with one worker and with two, each time into
-a new folder, after every worker has loaded its encoder.
+a new folder, after every worker has loaded its encoder. Beside it the most that this machine gives: the encoder alone on pictures in
+memory, on one worker and on two at once.
 """
 
 from __future__ import annotations
@@ -11,16 +12,30 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 from distributed import Client, LocalCluster
 
 from mil_tutorial import open_data
 from mil_tutorial.engine import run_tasks
-from mil_tutorial.prepare import PrepareOptions, _encoder, prepare_on_worker
+from mil_tutorial.prepare import BATCH, PrepareOptions, _encoder, prepare_on_worker
 
 
 def warm_up() -> str:
     """Import torch and load the encoder, which every worker does once."""
     return _encoder("efficientnet_lite0")[0].name
+
+
+def encoder_alone(n: int = 256) -> float:
+    """Pictures a second of the encoder on this worker, without slides and files."""
+    import torch
+
+    torch.set_num_threads(1)
+    encoder = _encoder("efficientnet_lite0")[0]
+    pictures = np.random.default_rng(0).integers(0, 256, (BATCH, encoder.px, encoder.px, 3), dtype=np.uint8)
+    start = time.perf_counter()
+    for _ in range(0, n, BATCH):
+        encoder.encode(pictures)
+    return n / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -33,7 +48,7 @@ def main() -> None:
     names = data.split("train")["wsi_name"].tolist()[: args.slides]
     slides = [data.slide_path(name) for name in names]
     options = PrepareOptions(patch_size=256)  # four times the patches
-    seconds = {1: [], 2: []}
+    seconds, alone = {1: [], 2: []}, {1: [], 2: []}
     for round_ in range(args.rounds):
         for workers in (1, 2):
             target = args.folder / f"{round_}_{workers}"
@@ -44,6 +59,7 @@ def main() -> None:
                 address = cluster.scheduler_address
                 with Client(address) as client:
                     client.run(warm_up)
+                    alone[workers].append(sum(client.run(encoder_alone).values()))
                 tasks = {p.stem: (str(p), str(target.resolve()), options) for p in slides}
                 start = time.perf_counter()
                 results, errors = run_tasks(prepare_on_worker, tasks, address, progress=False)
@@ -53,9 +69,13 @@ def main() -> None:
                 f"round {round_}, {workers} workers: {len(slides)} slides, {sum(results.values())} patches in {seconds[workers][-1]:.1f} s",
                 flush=True,
             )
-    ratios = [a / b for a, b in zip(seconds[1], seconds[2], strict=True)]
-    print(f"best round with one worker {min(seconds[1]):.1f} s, with two {min(seconds[2]):.1f} s: {min(seconds[1]) / min(seconds[2]):.2f} x; rounds "
-          + ", ".join(f"{r:.2f}" for r in ratios))  # fmt: skip
+    for what, rates in (
+        ("slides", {w: [len(names) / s for s in v] for w, v in seconds.items()}),
+        ("encoder alone, patches", alone),
+    ):
+        rounds = ", ".join(f"{b / a:.2f}" for a, b in zip(rates[1], rates[2], strict=True))
+        one, two = max(rates[1]), max(rates[2])
+        print(f"{what}: best {one:.2f}/s with one worker, {two:.2f}/s with two: {two / one:.2f} x; rounds {rounds}")
     shutil.rmtree(args.folder, ignore_errors=True)
 
 
