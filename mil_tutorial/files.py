@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -19,6 +20,7 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+HEX = "[0-9a-f]" * 8  # a glob for the end of temporary names, so that nothing of the user's fits
 LEFT_OVER = 86_400  # seconds after which something temporary belongs to nobody; a younger one may be another process's
 
 
@@ -43,7 +45,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         raise DataError(
             f"{path.parent}: the folder cannot be made ({error.strerror}). Choose a folder you may write to."
         ) from error
-    _remove_left_over(path)
+    remove_left_over(path.parent, f".{escape(path.stem[:60])}.*.{HEX}{escape(path.suffix)}")
     temporary = path.with_name(f".{path.stem[:60]}.{os.getpid()}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
@@ -92,12 +94,12 @@ def end_with_parent() -> None:
         threading.Thread(target=watch, args=(parent,), daemon=True).start()
 
 
-def _remove_left_over(path: Path) -> None:
-    """Temporary files of runs that were killed: those of this name that nobody has touched for a day."""
-    for left in path.parent.glob(f".{escape(path.stem[:60])}.*.????????{escape(path.suffix)}"):
+def remove_left_over(folder: Path, pattern: str) -> None:
+    """Remove temporary files and folders of runs that were killed: those that fit the pattern and that nobody has touched for a day."""
+    for left in folder.glob(pattern):
         with suppress(OSError):  # another process was faster, or it is not ours to remove
             if time.time() - left.stat().st_mtime > LEFT_OVER:
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def check_writable(path: str | os.PathLike) -> None:

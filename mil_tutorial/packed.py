@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from mil_tutorial import trident
-from mil_tutorial.files import LEFT_OVER, DataError, read_json, write_json
+from mil_tutorial.files import HEX, DataError, read_json, remove_left_over, write_json
 
 FORMAT = 2
 
@@ -188,9 +189,7 @@ def pack(run: str | os.PathLike, encoder: str, progress: bool = True) -> PackedF
                 return store
         except DataError:
             pass  # made anew below
-    for left in run.glob(f".packed_{encoder}.*"):
-        if time.time() - left.stat().st_mtime > LEFT_OVER:  # of a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
+    remove_left_over(run, f".packed_{escape(encoder)}.*.{HEX}*")
     headers = {name: trident.features_header(path, coords=False)[:2] for name, path in files.items()}
     dims = {shape[1] for shape, _ in headers.values() if shape[0]}
     if len(dims) > 1:

@@ -106,6 +106,19 @@ def test_a_user_s_own_folder_is_left_alone(tmp_path):
     ).read_text() == "mine"
 
 
+def test_what_a_killed_run_left_goes_after_a_day_and_nothing_else(tmp_path):
+    old, young, mine = (tmp_path / name for name in (".out.0a1b2c3d", ".out.11112222", ".out.settings"))
+    for folder in (old, young, mine):
+        folder.mkdir()
+        (folder / "file").write_text("something")
+    for folder in (old, mine):
+        os.utime(folder, (time.time() - 2 * 86_400,) * 2)
+    tree.copy_shipped(tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [young.name, mine.name, "out"] and tree.is_fixture(
+        tmp_path / "out"
+    )
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     """A killed command must not leave processes behind that hold memory."""

@@ -246,7 +246,7 @@ def sources(job: Job, work: Path) -> dict[str, str]:
         if (
             path.is_file()
             and not name.startswith(job.outputs)
-            and "/." not in name
+            and "/." not in f"/{name}"  # something temporary, inside or beside the results
             and not path.name.startswith("record-")
         ):
             kept[name] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -282,7 +282,9 @@ class Trial:
         """What is visible is whole and right; what was there before is untouched."""
         for name, value in results(self.job, self.work, partly=True).items():
             assert self.expected.get(name) == value, f"{name} is there and is not what it should be"
-        assert sources(self.job, self.work) == self.before, "a source was touched"
+        now = sources(self.job, self.work)
+        touched = sorted(n for n in now.keys() | self.before.keys() if now.get(n) != self.before.get(n))
+        assert not touched, f"a source was touched: {touched[:4]}"
 
     def check_whole(self, code: int, said: str) -> None:
         assert code == 0, f"run again: exit code {code}: {said[-600:]}"
@@ -407,6 +409,7 @@ def matrix(times: int, seed: int, only: list[str] | None = None, faults=FAULTS) 
                     except AssertionError as error:
                         table.setdefault((job.name, fault), 0)
                         wrong.append(f"{job.name}, {fault}, number {i}: {error}")
+                        print(wrong[-1], flush=True)
                 print(f"{job.name:10} {fault:16} {table.get((job.name, fault), 0)} of {times}", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
