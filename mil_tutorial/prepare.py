@@ -138,7 +138,7 @@ def find_patches(slide, path: Path, options: PrepareOptions) -> tuple[np.ndarray
     return grid[keep], geometry, overview, tissue
 
 
-def _batches(slide, path, coords, side, px, size) -> Iterator[np.ndarray]:
+def _batches(slide, path, coords, side, px, size, device="cpu") -> Iterator[np.ndarray]:
     """Pictures of the patches in batches, read ahead of the encoder if there are threads for it: uint8 (<= size, px, px, 3)."""
     import torch  # slow to import: not before there is work
 
@@ -146,7 +146,7 @@ def _batches(slide, path, coords, side, px, size) -> Iterator[np.ndarray]:
         return np.stack([read_patch(slide, x, y, side, px, path) for x, y in coords[start : start + size].tolist()])
 
     starts = iter(range(0, len(coords), size))
-    readers = torch.get_num_threads() // 2
+    readers = max(torch.get_num_threads() // 2, int(str(device) != "cpu"))  # a GPU never waits for reading
     if readers == 0:  # a worker with one thread keeps to one core: while it reads, others encode
         yield from map(read, starts)
         return
@@ -282,7 +282,7 @@ def encode_patches(
     ):
         done = 0
         side, size = patches.geometry.patch_size_level0, BATCH if str(device) == "cpu" else 64 * BATCH
-        for batch in _batches(slide, path, patches.coords, side, encoder.px, size):
+        for batch in _batches(slide, path, patches.coords, side, encoder.px, size, device):
             features[done : done + len(batch)] = encoder.encode(batch, device)
             done += len(batch)
             bar.update(len(batch))
