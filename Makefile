@@ -80,7 +80,7 @@ bench: env       ## the timings of benchmarks/README.md (half an hour; needs 12 
 	$(BIN)/python benchmarks/gpu.py
 
 kill: env        ## stop training at twenty random moments and resume it
-	MIL_TUTORIAL_KILLS=20 $(BIN)/python -m pytest -k killed_at_random_moments tests/test_training_and_evaluation.py
+	MIL_TUTORIAL_KILLS=20 $(BIN)/python -m pytest -k killed_at_random_moments tests/training
 
 $(VENV)/.site: $(VENV)/.ready
 	$(BIN)/python -m pip install --progress-bar on -c constraints.txt $(PIP_ARGS) -e '.[course,test,site]'

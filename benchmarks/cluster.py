@@ -16,8 +16,9 @@ import numpy as np
 from distributed import Client, LocalCluster
 
 from mil_tutorial import open_data
-from mil_tutorial.engine import run_tasks
-from mil_tutorial.prepare import BATCH, PrepareOptions, _encoder, prepare_on_worker
+from mil_tutorial.commands.engine import run_tasks
+from mil_tutorial.slides.prepare import BATCH, PrepareOptions
+from mil_tutorial.commands.prepare import _encoder, prepare_on_worker
 
 
 def warm_up() -> str:

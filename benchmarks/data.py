@@ -22,10 +22,10 @@ import tifffile
 from big import big_slide
 
 from mil_tutorial import Geometry, PrepareOptions, load_encoder, open_data, open_slide, read_canvas, trident
-from mil_tutorial.check import check_root
+from mil_tutorial.commands.check import check_root
 from mil_tutorial.fixture.plan import ROSTER
-from mil_tutorial.labels import label_patches
-from mil_tutorial.prepare import BATCH, _batches, encode_patches, find_patches
+from mil_tutorial.slides.labels import label_patches
+from mil_tutorial.slides.prepare import BATCH, _batches, encode_patches, find_patches
 
 
 def timed(function, *arguments):

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from training import RUN, OwnMemory, make_tree, ours
 
 from mil_tutorial import ABMIL, bags_in_memory, collate_fn, fit, pack, pick_device
-from mil_tutorial.training import pick_precision
+from mil_tutorial.training.step import pick_precision
 
 
 class Clock:

@@ -19,7 +19,8 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from mil_tutorial import ABMIL, TridentWSIDataset, bag_metrics, bags_in_memory, fit, one_by_one, open_data, predict
-from mil_tutorial.prepare import PrepareOptions, prepare
+from mil_tutorial.slides.prepare import PrepareOptions
+from mil_tutorial.commands.prepare import prepare
 from mil_tutorial.trident import read_features
 
 

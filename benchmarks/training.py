@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from mil_tutorial import ABMIL, Geometry, TridentWSIDataset, collate_fn, fit, pack, trident
-from mil_tutorial.training import evaluate_loss
+from mil_tutorial.training.fit import evaluate_loss
 
 RUN = "20x_512px_0px_overlap"
 DEFAULT_KEYS = ["X", "Y", "y_inst", "adj", "coords"]

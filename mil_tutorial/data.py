@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mil_tutorial.files import DataError
+from mil_tutorial.errors import DataError
 
 VARIABLE = "MIL_TUTORIAL_DATA"
 
@@ -31,7 +31,7 @@ class DataRoot:
     @cached_property
     def labels(self) -> pd.DataFrame:
         """All slides: columns wsi_name, wsi_label (0 normal, 1 tumour)."""
-        from mil_tutorial.labels import read_label_table
+        from mil_tutorial.tables import read_label_table
 
         return read_label_table(self.root / "wsi_labels.csv")
 
@@ -41,7 +41,7 @@ class DataRoot:
         Raises:
             ValueError: another split was asked for.
         """
-        from mil_tutorial.labels import read_label_table
+        from mil_tutorial.tables import read_label_table
 
         if which not in ("train", "test"):
             raise ValueError(
@@ -75,7 +75,7 @@ class DataRoot:
         """
         if self.synthetic:
             return self._render(name, "slide")
-        from mil_tutorial.slides import SLIDE_SUFFIXES
+        from mil_tutorial.slides.reading import SLIDE_SUFFIXES
 
         found = [p for suffix in SLIDE_SUFFIXES if (p := self.root / "images" / f"{name}{suffix}").is_file()]
         if not found:

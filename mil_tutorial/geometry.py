@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from mil_tutorial.files import DataError
+from mil_tutorial.errors import DataError, Found, ParameterError, require
 
 # Upper bound of µm per pixel for each nominal magnification, as TRIDENT 0.3.0 snaps them (measured from its output).
 _MAGNIFICATIONS = ((0.16, 80.0), (0.2, 60.0), (0.3, 40.0), (0.6, 20.0), (1.2, 10.0), (2.4, 5.0))
@@ -127,18 +128,58 @@ class Geometry:
         return grid_cells(coords, self.step_level0)
 
 
-def as_coords(coords: np.ndarray) -> np.ndarray:
+def as_coords(coords: ArrayLike) -> np.ndarray:
     """Patch corners as int64 (n, 2); an empty array becomes (0, 2).
 
     Raises:
-        ValueError: another shape.
+        ParameterError: another shape, no numbers, or NaN.
     """
     coords = np.asarray(coords)
     if coords.size == 0:
         return np.empty((0, 2), np.int64)
-    if coords.ndim != 2 or coords.shape[1] != 2:
-        raise ValueError(f"coords have shape {coords.shape}, expected (n, 2): x and y of each patch in level-0 pixels.")
+    expected = "numbers of shape (n, 2): x and y of each patch in level-0 pixels"
+    numbers = coords.dtype.kind in "iuf"
+    require(
+        numbers and coords.ndim == 2 and coords.shape[1] == 2,
+        "coords",
+        Found(f"shape {coords.shape} of {coords.dtype}"),
+        expected,
+    )
+    bad = int(np.count_nonzero(~np.isfinite(coords)))
+    require(not bad, "coords", Found(f"{bad} values that are NaN or infinite"), expected)
     return coords.astype(np.int64)
+
+
+def as_scores(score: ArrayLike, n: int, *, parameter: str = "score") -> np.ndarray:
+    """Patch scores as float64 (n,).
+
+    >>> as_scores([1, 2], 2)
+    array([1., 2.])
+
+    Raises:
+        ParameterError: not one finite number for each of the n patches; it names `parameter`.
+    """
+    try:
+        values = np.asarray(score, np.float64).ravel()
+    except (TypeError, ValueError):
+        raise ParameterError(parameter, score, f"{n} numbers, one for each patch") from None
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    found = Found(f"{len(values)} values, {bad} of them NaN or infinite")
+    require(len(values) == n and not bad, parameter, found, f"one finite number for each of {n} patches")
+    return values
+
+
+def as_labels(labels: ArrayLike, n: int, *, parameter: str = "labels") -> np.ndarray:
+    """Patch labels as int64 (n,): 1 tumour, 0 normal, -1 unknown.
+
+    Raises:
+        ParameterError: not one of the three for each of the n patches; it names `parameter`.
+    """
+    values = np.asarray(labels).ravel()
+    other = sorted(set(values.tolist()) - {-1, 0, 1}, key=str)
+    found = Found(f"{len(values)} labels" + (f", among them {other[0]!r}" if other else ""))
+    require(len(values) == n and not other, parameter, found, f"1, 0 or -1 for each of {n} patches")
+    return values.astype(np.int64)
 
 
 def grid_step(coords: np.ndarray, side: int) -> int:

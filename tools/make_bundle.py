@@ -94,7 +94,7 @@ def main() -> int:
             print(f"{BUILD / part}: is not built. Run `make {part}` first.")
             return 2
     if args.all_slides:
-        run(sys.executable, "-m", "mil_tutorial.cli", "fixture", "--all")
+        run(sys.executable, "-m", "mil_tutorial", "fixture", "--all")
     wheels = BUILD / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     for old in wheels.glob("mil_tutorial-*.whl"):

@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 from nbconvert.preprocessors import TagRemovePreprocessor
 
-from mil_tutorial.course import run_course, table
+from mil_tutorial.commands.course import run_course, table
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE, EXECUTED, OUT = ROOT / "notebooks", ROOT / "build" / "notebooks", ROOT / "build" / "workshop"

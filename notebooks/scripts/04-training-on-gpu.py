@@ -414,7 +414,7 @@ trainer = Trainer(
     verbose=False,
 )
 trainer.train(max_epochs=3, train_dataloader=make_loader(train_set, seed=0), val_dataloader=val_loader)
-from mil_tutorial.training import evaluate_loss
+from mil_tutorial.training.fit import evaluate_loss
 
 trained_there = evaluate_loss(ours, val_loader, device)[0]
 # The Trainer kept the last weights in the model; ours by hand after three epochs must be the same.

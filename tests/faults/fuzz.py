@@ -31,15 +31,18 @@ import numpy as np
 import torch
 
 from mil_tutorial import DataError, open_data, open_slide, read_canvas, read_detections, write_detections
-from mil_tutorial.annotations import read_asap_xml
-from mil_tutorial.cli import _load_checkpoint
+from mil_tutorial.slides.annotations import read_asap_xml
+from mil_tutorial.commands.common import _load_checkpoint
 from mil_tutorial.files import write_json
-from mil_tutorial.labels import label_patches, read_label_table, read_patch_labels
-from mil_tutorial.packed import PackedFeatures
-from mil_tutorial.record import Record, read_record, record_path
-from mil_tutorial.repeat import read_result
-from mil_tutorial.training import _load
-from mil_tutorial.trident import count_bad, read_features, read_patches
+from mil_tutorial.slides.labels import label_patches
+from mil_tutorial.tables import read_label_table
+from mil_tutorial.trident import read_patch_labels
+from mil_tutorial.bags.packed import PackedFeatures
+from mil_tutorial.commands.record import Record, read_record, record_path
+from mil_tutorial.commands.repeat import read_result
+from mil_tutorial.training.checkpoint import _load
+from mil_tutorial.hdf5 import count_bad
+from mil_tutorial.trident import read_features, read_patches
 
 sys.path.insert(0, str(Path(__file__).parent))
 from matrix import RUN, make_base, quiet

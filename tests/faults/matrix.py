@@ -31,8 +31,8 @@ import pandas as pd
 import torch
 
 from mil_tutorial import open_data, open_slide
-from mil_tutorial.cli import main as command_line
-from mil_tutorial.prepare import _encoder
+from mil_tutorial.commands.main import main as command_line
+from mil_tutorial.commands.prepare import _encoder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from small import RUN, copy_root, write_pyramid

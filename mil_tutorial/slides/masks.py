@@ -1,0 +1,131 @@
+"""Count the tumour pixels of patches in a mask: equal to reading every level-0 pixel, without reading most of them.
+
+A mask is a TIFF of compressed tiles. Nearly all of them are one value throughout, and those have equal bytes. So each
+distinct tile is decoded once, and only tiles that an outline passes through cost work. The coarse levels of the pyramid
+are not used: whoever made them may have dropped single pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import openslide
+
+from mil_tutorial.errors import DataError
+from mil_tutorial.slides.reading import open_slide
+from mil_tutorial.slides.tiff import TiffLevel, open_level
+
+CHUNK = 1_000_000  # pairs of patch and tile at once
+
+ONE_VALUE = 4096  # bytes; a compressed tile of one value is smaller than this
+
+
+def count_pixels(mask_path: str | os.PathLike, coords: np.ndarray, side: int, value: int) -> np.ndarray:
+    """Pixels of `value` in each patch, int64 (n,).
+
+    Args:
+        mask_path: a tiled TIFF, one grey value for each class.
+        coords: (n, 2) x, y of the patches' top-left corners in level-0 pixels; what lies beyond the mask counts nothing.
+        side: side of a patch in level-0 pixels.
+        value: the grey value to count.
+
+    Raises:
+        DataError: no such mask, or it is damaged.
+    """
+    path = Path(mask_path)
+    coords = np.asarray(coords, np.int64).reshape(-1, 2)
+    counts = np.zeros(len(coords), np.int64)
+    with open_slide(path) as mask:
+        low = np.clip(coords, 0, mask.dimensions)
+        high = np.clip(coords + side, 0, mask.dimensions)
+        inside = np.flatnonzero((high > low).all(1))
+        if not len(inside):
+            return counts
+        try:
+            with open_level(mask, path, 0, samples=1) as level:
+                if level is not None and level.lossless:
+                    counts[inside] = _count_by_tiles(level, low[inside], high[inside], value)
+                    return counts
+        except (
+            Exception
+        ) as error:  # tifffile and its codecs report damage in many ways; each means this file is not whole
+            raise DataError(f"{path}: cannot be read ({error!s:.160}). The mask is damaged. Copy it again.") from error
+        for i in inside:
+            (x, y), size = low[i].tolist(), (high[i] - low[i]).tolist()
+            counts[i] = np.count_nonzero(read_mask(mask, x, y, *size, path) == value)
+    return counts
+
+
+def read_mask(
+    mask: openslide.OpenSlide, x: int, y: int, width: int, height: int, path: str | os.PathLike
+) -> np.ndarray:
+    """The mask's own grey values in a rectangle of level-0 pixels, uint8 (height, width); 0 beyond the mask."""
+    try:
+        return np.asarray(mask.read_region((x, y), 0, (width, height)))[:, :, 0]
+    except openslide.OpenSlideError as error:
+        raise DataError(
+            f"{path}: cannot be read at x={x}, y={y} ({error}). The mask is damaged. Copy it again."
+        ) from error
+
+
+def _single_values(level: TiffLevel, tiles: np.ndarray) -> np.ndarray:
+    """The one value of each tile, int64 (k,); -1 for tiles of several values. Tiles of equal bytes are decoded once."""
+    offsets, sizes = level.offsets[tiles], level.sizes[tiles]
+    single = np.full(len(tiles), -1)
+    single[sizes == 0] = 0  # never written
+    small, how_many = np.unique(sizes[(sizes > 0) & (sizes <= ONE_VALUE)], return_counts=True)
+    for size in small[how_many >= 8]:  # a size that is rare is no plain tile's: it is decoded anyway
+        left = np.flatnonzero((sizes == size) & (offsets + size <= len(level.content)))
+        for part in np.array_split(left, -(-len(left) * size // (8 * CHUNK)) or 1):
+            bytes_of = level.content[offsets[part, None] + np.arange(size)]  # (tiles, size)
+            for _ in range(8):
+                if not len(part):
+                    break
+                same = (bytes_of == bytes_of[0]).all(1)
+                values = level.decode(int(tiles[part[0]]))
+                if (values == values.flat[0]).all():
+                    single[part[same]] = values.flat[0]
+                part, bytes_of = part[~same], bytes_of[~same]
+    return single
+
+
+def _count_by_tiles(level: TiffLevel, low: np.ndarray, high: np.ndarray, value: int) -> np.ndarray:
+    """`count_pixels` for rectangles [low, high), int64 (n, 2) each, that lie inside the mask and are not empty."""
+    tile = np.array(level.tile)
+    first, last = low // tile, (high - 1) // tile
+    span = (last - first).max(0) + 1
+    counts = np.zeros(len(low), np.int64)
+    rows = max(1, CHUNK // int(span.prod()))
+
+    def count(job: tuple[int, np.ndarray]) -> list[int]:
+        number, boxes = job
+        hit = level.decode(number) == value
+        return [np.count_nonzero(hit[y0:y1, x0:x1]) for x0, y0, x1, y1 in boxes.tolist()]
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for start in range(0, len(low), rows):
+            part = slice(start, start + rows)
+            steps = np.stack(np.meshgrid(*(np.arange(k) for k in span)), -1).reshape(-1, 2)  # (k, 2)
+            place = first[part, None] + steps  # (p, k, 2) column and row of each tile that a patch may touch
+            patch, which = np.nonzero((place <= last[part, None]).all(2))
+            place = place[patch, which]
+            patch += start
+            corner = place * tile
+            box_low, box_high = np.maximum(low[patch] - corner, 0), np.minimum(high[patch] - corner, tile)
+            number = place[:, 1] * level.across + place[:, 0]
+            distinct, group = np.unique(number, return_inverse=True)
+            single = _single_values(level, distinct)
+            is_value, mixed = single == value, single < 0
+            areas = (box_high - box_low).prod(1)
+            np.add.at(counts, patch, np.where(is_value[group], areas, 0))
+            order = np.flatnonzero(mixed[group])
+            order = order[np.argsort(group[order], kind="stable")]
+            boxes = np.concatenate([box_low, box_high], 1)[order]
+            ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1
+            jobs = zip(number[order[ends - 1]].tolist(), np.split(boxes, ends[:-1]), strict=True) if len(order) else ()
+            found = [c for result in pool.map(count, jobs) for c in result]
+            np.add.at(counts, patch[order], np.array(found, np.int64))
+    return counts
