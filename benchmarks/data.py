@@ -12,36 +12,58 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import h5py
 import numpy as np
+import openslide
 import pandas as pd
 import tifffile
 from big import big_slide
 
-from mil_tutorial import Geometry, PrepareOptions, load_encoder, open_data, open_slide, read_canvas, trident
+from mil_tutorial import (
+    Geometry,
+    PrepareOptions,
+    label_patches,
+    load_encoder,
+    open_data,
+    open_slide,
+    read_canvas,
+    trident,
+)
 from mil_tutorial.commands.check import check_root
+from mil_tutorial.devices import keep_freed_memory
 from mil_tutorial.fixture.plan import ROSTER
-from mil_tutorial.slides.labels import label_patches
-from mil_tutorial.slides.prepare import BATCH, _batches, encode_patches, find_patches
+from mil_tutorial.slides.coordinates import find_patches
+from mil_tutorial.slides.prepare import BATCH, encode_patches, patch_batches
+from mil_tutorial.slides.reading import slide_mpp
 
 
-def timed(function, *arguments):
+def timed(function: Callable, *arguments: Any, **options: Any) -> tuple[Any, float]:
     start = time.perf_counter()
-    result = function(*arguments)
+    result = function(*arguments, **options)
     return result, time.perf_counter() - start
 
 
-def report(what: str, ours: float, plain: float, unit: str, note: str = "") -> None:
-    print(f"{what:28} ours {ours:9.1f} {unit:10} plain {plain:9.1f} {unit:10} ratio {ours / plain:7.1f}   {note}")
+def report(what: str, ours: float, plain: float, note: str = "") -> None:
+    """One line of two speeds in patches/s."""
+    print(f"{what:28} ours {ours:9.1f} patches/s  plain {plain:9.1f} patches/s  ratio {ours / plain:7.1f}   {note}")
 
 
-def plain_canvas(slide, coords, side, px):
+def patches_of(slide_path: Path) -> trident.Patches:
+    """The patches of a slide, 512 px at 20x."""
+    with open_slide(slide_path) as slide:
+        return find_patches(slide, slide_path, PrepareOptions(), mpp=slide_mpp(slide, slide_path))[0]
+
+
+def plain_canvas(slide: openslide.OpenSlide, coords: np.ndarray, side: int, px: int) -> np.ndarray:
     """The original tutorial's loop: each patch at level 0, made small.
 
-    Two things differ, so that the pictures can be compared: all pixels are averaged, and what lies beyond the slide is white.
+    Two things differ, so that the images can be compared: all pixels are averaged, and what is beyond the slide is
+    white.
     """
     patches = []
     for x, y in coords.tolist():
@@ -52,9 +74,12 @@ def plain_canvas(slide, coords, side, px):
     return np.array(patches)
 
 
-def plain_fractions(mask_path, coords, side):
-    """The original script's loop: cut each patch out of the mask's level 0 and count. It uses zarr; this reads the same tiles."""
-    shares = []
+def plain_fractions(mask_path: Path, coords: np.ndarray, side: int) -> np.ndarray:
+    """The original script's loop: cut each patch out of the mask's level 0 and count.
+
+    It uses zarr; this reads the same tiles.
+    """
+    fractions = []
     with tifffile.TiffFile(mask_path) as tiff:
         page, handle = tiff.pages[0], tiff.filehandle
         across = -(-page.imagewidth // page.tilewidth)
@@ -69,95 +94,86 @@ def plain_fractions(mask_path, coords, side):
                     x0, y0 = column * tw - x, row * th - y
                     part = patch[max(0, y0) : y0 + th, max(0, x0) : x0 + tw]
                     part[:] = tile[max(0, -y0) :, max(0, -x0) :][: part.shape[0], : part.shape[1]]
-            shares.append((np.where(patch == 2, 1, 0)).sum() / side**2)
-    return np.array(shares, np.float32)
+            fractions.append((np.where(patch == 2, 1, 0)).sum() / side**2)
+    return np.array(fractions, np.float32)
 
 
 def canvas_and_labels(folder: Path, sample: int) -> None:
     slide_path, mask_path = big_slide(folder)
-    with open_slide(slide_path) as slide:
-        coords, geometry, _, _ = find_patches(slide, slide_path, PrepareOptions())
-    side = geometry.patch_size_level0
+    patches = patches_of(slide_path)
+    coords, geometry, side = patches.coords, patches.geometry, patches.geometry.patch_size_level0
     print(f"slide {geometry.width} x {geometry.height} px, {len(coords)} patches of {side} level-0 pixels")
     some = np.sort(np.random.default_rng(0).permutation(len(coords))[:sample])
     with open_slide(slide_path) as slide:
         (canvas, rows, columns), fast = timed(read_canvas, slide, coords, side, 50)
     with open_slide(slide_path) as slide:
         level0, slow = timed(plain_canvas, slide, coords[some], side, 50)
-    ours = np.array(
-        [canvas[r * 50 : r * 50 + 50, c * 50 : c * 50 + 50] for r, c in zip(rows[some], columns[some], strict=True)]
-    )
+    corners = zip(rows[some] * 50, columns[some] * 50, strict=True)
+    ours = np.array([canvas[r : r + 50, c : c + 50] for r, c in corners])
     difference = np.abs(ours.astype(int) - level0).mean()
-    report("canvas", len(coords) / fast, len(some) / slow, "patches/s", f"mean difference {difference:.2f} of 255")
+    report("canvas", len(coords) / fast, len(some) / slow, f"mean difference {difference:.2f} of 255")
     label_patches(mask_path, coords[:1], side)  # the first call loads the codecs
     labels, fast = timed(label_patches, mask_path, coords, side)
     counted, slow = timed(plain_fractions, mask_path, coords, side)
     assert np.array_equal(labels.fraction, counted), "the labels differ"
-    report(
-        "labels",
-        len(coords) / fast,
-        len(coords) / slow,
-        "patches/s",
-        f"all {len(coords)} equal, {(labels.label == 1).sum()} tumour",
-    )
+    note = f"all {len(coords)} equal, {(labels.label == 1).sum()} tumour"
+    report("labels", len(coords) / fast, len(coords) / slow, note)
 
 
 def preparation(folder: Path, n: int) -> None:
     slide_path, _ = big_slide(folder)
     encoder = load_encoder()
-    pictures = np.random.default_rng(0).integers(0, 256, (64, encoder.px, encoder.px, 3), dtype=np.uint8)
-    with open_slide(slide_path) as slide:
-        (coords, geometry, _, _), find = timed(find_patches, slide, slide_path, PrepareOptions())
-    patches = trident.Patches("big_001", coords[len(coords) // 2 :][:n], geometry)
+    images = np.random.default_rng(0).integers(0, 256, (64, encoder.px, encoder.px, 3), dtype=np.uint8)
+    everything, find = timed(patches_of, slide_path)
+    middle = len(everything.coords) // 2
+    patches = trident.Patches("big_001", everything.coords[middle : middle + n], everything.geometry)
 
-    def alone():
+    def alone() -> None:
         for i in range(0, n, BATCH):
-            encoder.encode(pictures[i % 64 : i % 64 + BATCH])
+            encoder.encode(images[i % 64 : i % 64 + BATCH])
 
     alone()  # warm
     target = folder / "features.h5"
     rates = []
     for _ in range(3):  # in turns, because the machine's speed drifts
         target.unlink(missing_ok=True)
-        rates.append(
-            (
-                n / timed(encode_patches, slide_path, patches, target, encoder, "float32", "cpu", False)[1],
-                n / timed(alone)[1],
-            )
-        )
+        whole = timed(encode_patches, slide_path, patches, target, encoder, progress=False)[1]
+        rates.append((n / whole, n / timed(alone)[1]))
     with open_slide(slide_path) as slide:
         start = time.perf_counter()
-        for _ in _batches(slide, slide_path, patches.coords, geometry.patch_size_level0, encoder.px, 256):
+        for _ in patch_batches(slide, slide_path, patches, px=encoder.px, size=256):
             pass
         reading = n / (time.perf_counter() - start)
     print(f"{'reading patches alone, for a GPU':44} {reading:9.0f} patches/s")
     ours, plain = np.median(rates, axis=0)
-    report(
-        "preparation",
-        ours,
-        plain,
-        "patches/s",
-        f"plain: encoder alone, pictures in memory; tissue of the whole slide {find:.1f} s",
-    )
+    note = f"plain: encoder alone, images in memory; tissue of the whole slide {find:.1f} s"
+    report("preparation", ours, plain, note)
 
 
 ENCODE = """
 import sys, time, numpy, torch
-from mil_tutorial import encoders
+from mil_tutorial.devices import keep_freed_memory
+from mil_tutorial.slides.encoders import load_encoder
 keep, batch, threads = map(int, sys.argv[1:])
-if not keep:
-    encoders.keep_freed_memory = lambda: None
+if keep:
+    keep_freed_memory()
 torch.set_num_threads(threads)
-encoder = encoders.load_encoder()
-pictures = numpy.random.default_rng(0).integers(0, 256, (64, encoder.px, encoder.px, 3), dtype=numpy.uint8)
+encoder = load_encoder()
+images = numpy.random.default_rng(0).integers(0, 256, (64, encoder.px, encoder.px, 3), dtype=numpy.uint8)
 def encode(repeats):
     for i in range(0, 64 * repeats, batch):
-        encoder.encode(pictures[i % 64 : i % 64 + batch])
+        encoder.encode(images[i % 64 : i % 64 + batch])
 encode(1)  # warm
 start = time.perf_counter()
 encode(2)
 print(128 / (time.perf_counter() - start))
 """
+
+
+def encoding_rate(keep: int, batch: int, threads: int, settings: Mapping[str, str]) -> float:
+    """Patches a second of the encoder in a process of its own."""
+    command = [sys.executable, "-c", ENCODE, str(keep), str(batch), str(threads)]
+    return float(subprocess.run(command, env=os.environ | settings, check=True, capture_output=True, text=True).stdout)
 
 
 def encoding() -> None:
@@ -168,27 +184,15 @@ def encoding() -> None:
         ("encoder, as Dask starts it", 1, {"MALLOC_TRIM_THRESHOLD_": "65536"}),
     ):
         rates = [
-            [
-                float(
-                    subprocess.run(
-                        [sys.executable, "-c", ENCODE, str(keep), str(batch), str(threads)],
-                        env=os.environ | settings,
-                        check=True,
-                        capture_output=True,
-                        text=True,
-                    ).stdout
-                )
-                for keep, batch in ((1, BATCH), (0, 8))
-            ]
-            for _ in range(3)
+            [encoding_rate(keep, batch, threads, settings) for keep, batch in ((1, BATCH), (0, 8))] for _ in range(3)
         ]
         ours, plain = np.max(rates, axis=0)
         rounds = ", ".join(f"{a / b:.1f}" for a, b in rates)
-        report(what, ours, plain, "patches/s", f"rounds {rounds}; plain: memory given back, eight at once")
+        report(what, ours, plain, f"rounds {rounds}; plain: memory given back, eight at once")
 
 
 def make_tree(root: Path, n: int, patches: int) -> None:
-    """A data root of n slides: features as TRIDENT lays them out, and the fixture's slides and masks under other names."""
+    """A data root of n slides: features as TRIDENT lays them out, the fixture's slides and masks under other names."""
     run = root / "trident_processed" / "20x_512px_0px_overlap"
     if (root / "wsi_labels.csv").exists():
         return
@@ -227,9 +231,8 @@ def check(folder: Path, n: int, patches: int) -> None:
     root = folder / f"tree_{n}_{patches}"
     make_tree(root, n, patches)
     size = sum(p.stat().st_size for p in root.rglob("*.h5"))
-    result, seconds = timed(check_root, root, None, False, os.cpu_count())
-    errors = [f.what for f in result.findings if f.level == "error"]
-    assert not errors, errors[:3]
+    result, seconds = timed(check_root, root, progress=False, workers=os.cpu_count())
+    assert not result.spoiled, result.errors[:3]
     print(f"{'check':28} {n} slides, {size / 1e9:.1f} GB of features and coordinates: {seconds:.1f} s")
 
 
@@ -245,6 +248,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["canvas", "encoder", "prepare", "check"])
     parser.add_argument("--clean", action="store_true", help="remove what was made, at the end")
     args = parser.parse_args()
+    keep_freed_memory()  # as the command does
     parts = {
         "canvas": lambda: canvas_and_labels(args.folder, args.plain),
         "encoder": encoding,

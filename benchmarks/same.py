@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/same.py build/same/a.npz        in each environment
     python benchmarks/same.py --compare build/same/*.npz
 
-Features of one synthetic slide from its pixels, then a training on the shipped features from seed 0 and the test slides' probabilities.
+Features of one synthetic slide from its pixels, then a training on the shipped features from seed 0 and the
+probabilities of the test slides.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 
-from mil_tutorial import ABMIL, TridentWSIDataset, bag_metrics, bags_in_memory, fit, one_by_one, open_data, predict
-from mil_tutorial.slides.prepare import PrepareOptions
+from mil_tutorial import ABMIL, bag_metrics, bags_in_memory, fit, one_by_one, open_data, predict, split_bags
 from mil_tutorial.commands.prepare import prepare
+from mil_tutorial.slides.options import PrepareOptions
 from mil_tutorial.trident import read_features
 
 
@@ -37,23 +37,22 @@ def numbers(epochs: int) -> dict[str, np.ndarray]:
         (made,) = Path(folder).rglob(f"features_*/{slide.stem}.h5")
         features, coords = read_features(made)
 
-    def bags(split):
-        return bags_in_memory(
-            TridentWSIDataset(data.trident_dir, data.root / f"{split}.csv", encoder, bag_keys=["X", "Y"]),
-            progress=False,
-        )
-
-    known, test = bags("train"), bags("test")
-    train, val = train_test_split(range(len(known)), test_size=0.2, stratify=known.get_bag_labels(), random_state=0)
+    known, test = (bags_in_memory(data.bags(which, encoder=encoder), progress=False) for which in ("train", "test"))
+    train, val = split_bags(known)
     torch.manual_seed(0)
     model = ABMIL(features.shape[1])
-    history = fit(model, one_by_one(known.subset(train), 0), one_by_one(known.subset(val)), epochs=epochs, lr=5e-4, device="cpu", seed=0, progress=False)  # fmt: skip
-    found = predict(model, one_by_one(test), "cpu")
-    metrics = bag_metrics(found.Y, found.prob)
+    loaders = one_by_one(train, seed=0), one_by_one(val)
+    history = fit(model, *loaders, epochs=epochs, lr=5e-4, device="cpu", seed=0, progress=False)
+    predicted = predict(model, one_by_one(test), device="cpu")
+    metrics = bag_metrics(predicted.Y, predicted.prob)
     return {
-        "coordinates": coords, "features": features, "training loss": np.array(history.train_loss), "probabilities": found.prob,
-        "AUC": np.array(metrics["auc"].value), "accuracy": np.array(metrics["accuracy"].value),
-    }  # fmt: skip
+        "coordinates": coords,
+        "features": features,
+        "training loss": np.array(history.train_loss),
+        "probabilities": predicted.prob,
+        "AUC": np.array(metrics["auc"].value),
+        "accuracy": np.array(metrics["accuracy"].value),
+    }
 
 
 def main() -> None:
@@ -63,11 +62,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     args = parser.parse_args()
     if not args.compare:
-        found = numbers(args.epochs)
-        what = f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, {torch.get_num_threads()} threads"
+        values = numbers(args.epochs)
+        versions = f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
+        what = f"{versions}, {torch.get_num_threads()} threads"
         args.files[0].parent.mkdir(parents=True, exist_ok=True)
-        np.savez(args.files[0], what=what, **found)
-        print(what, f"AUC {found['AUC']:.6f}, accuracy {found['accuracy']:.6f}")
+        np.savez(args.files[0], what=what, **values)
+        print(what, f"AUC {values['AUC']:.6f}, accuracy {values['accuracy']:.6f}")
         return
     first = dict(np.load(args.files[0]))
     print(f"{'largest difference to the first':60}", *(f"{k:>14}" for k in first if k != "what"))

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from mil_tutorial import ABMIL, Geometry, TridentWSIDataset, collate_fn, fit, pack, trident
-from mil_tutorial.training.fit import evaluate_loss
+from mil_tutorial.training.predict import mean_loss
 
 RUN = "20x_512px_0px_overlap"
 DEFAULT_KEYS = ["X", "Y", "y_inst", "adj", "coords"]
@@ -108,7 +108,7 @@ def reading(root: Path) -> None:
         report(f"read every bag, {what}, TRIDENT's files", n / plain, n / slow)
         pack(root / RUN, "random", progress=False)
         packed = ours(root, keys)
-        assert packed._store is not None
+        assert packed.store is not None
         fast = seconds(lambda d=packed: read_all(d))
         report(f"read every bag, {what}, packed", n / fast, n / slow)
         build = seconds(lambda d=packed: [d[i] for i in range(len(d))])

@@ -15,28 +15,33 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from torchmil import models as zoo
 
-from mil_tutorial import ABMIL, MaxPool, MeanPool, TridentWSIDataset, bags_in_memory, fit, one_by_one, open_data
+from mil_tutorial import ABMIL, MaxPool, MeanPool, bags_in_memory, fit, one_by_one, open_data
+from mil_tutorial.bags.memory import ListOfBags
 
 OURS = {"our ABMIL": ABMIL, "mean pooling": MeanPool, "max pooling": MaxPool}
 THEIRS = ["ABMIL", "DSMIL", "CLAM_SB", "TransformerABMIL", "TransMIL", "SmABMIL", "DeepGraphSurv"]
 
-
-def load(split: str):
-    data = open_data("")
-    names = data.split(split)["wsi_name"]
-    keys = ["X", "Y", "adj", "coords"]
-    dataset = TridentWSIDataset(
-        data.trident_dir, data.root / "wsi_labels.csv", "efficientnet_lite0", wsi_names=names, bag_keys=keys
-    )
-    return bags_in_memory(dataset, progress=False)
+STOPS = (RuntimeError, ValueError, TypeError, IndexError)  # what torchmil's models raise on bags that they cannot take
 
 
 @torch.inference_mode()
-def test_auc(model, bags) -> float:
+def test_auc(model: torch.nn.Module, bags: ListOfBags) -> float:
+    """AUC over all bags."""
     wanted = inspect.signature(model.forward).parameters
     scores = [model(**{k: batch[k] for k in batch.keys() if k in wanted}) for batch in one_by_one(bags)]
     scores = [float(s[0] if isinstance(s, tuple) else s) for s in scores]
     return roc_auc_score(bags.get_bag_labels(), scores)
+
+
+def train_once(name: str, bags: ListOfBags, seed: int, epochs: int) -> torch.nn.Module:
+    """A model trained on 80 % of the bags; the others choose the epoch."""
+    dim = bags[0]["X"].shape[1]
+    known, val = train_test_split(range(len(bags)), test_size=0.2, random_state=seed, stratify=bags.get_bag_labels())
+    torch.manual_seed(seed)
+    model = OURS[name](dim) if name in OURS else getattr(zoo, name)(in_shape=(dim,))
+    loaders = one_by_one(bags.subset(known), seed), one_by_one(bags.subset(val))
+    fit(model, *loaders, epochs=epochs, lr=5e-4, device="cpu", progress=False)
+    return model
 
 
 def main() -> None:
@@ -45,33 +50,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6)
     args = parser.parse_args()
-    train, test = load("train"), load("test")
-    dim = train[0]["X"].shape[1]
+    data, keys = open_data(""), ["X", "Y", "adj", "coords"]
+    train, test = (
+        bags_in_memory(data.bags(split, keys=keys, encoder="efficientnet_lite0"), progress=False)
+        for split in ("train", "test")
+    )
     print(f"{'model':18} {'test AUC':>16} {'s/epoch':>8} {'parameters':>11}")
     for name in args.models:
         aucs, start = [], time.perf_counter()
         try:
             for seed in range(args.seeds):
-                index = range(len(train))
-                a, b = train_test_split(index, test_size=0.2, random_state=seed, stratify=train.get_bag_labels())
-                torch.manual_seed(seed)
-                model = OURS[name](dim) if name in OURS else getattr(zoo, name)(in_shape=(dim,))
-                fit(
-                    model,
-                    one_by_one(train.subset(a), seed),
-                    one_by_one(train.subset(b)),
-                    epochs=args.epochs,
-                    lr=5e-4,
-                    device="cpu",
-                    progress=False,
-                )
+                model = train_once(name, train, seed, args.epochs)
                 aucs.append(test_auc(model, test))
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            IndexError,
-        ) as error:  # inside torchmil: said, and the next model goes on
+        except STOPS as error:
             print(f"{name:18} stops in torchmil: {type(error).__name__}: {str(error)[:90]}", flush=True)
             continue
         seconds = (time.perf_counter() - start) / args.seeds / args.epochs

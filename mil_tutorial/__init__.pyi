@@ -3,6 +3,7 @@
 from .bags.adjacency import build_adjacency as build_adjacency
 from .bags.collate import collate_fn as collate_fn
 from .bags.collate import collate_packed as collate_packed
+from .bags.collate import make_loader as make_loader
 from .bags.collate import one_by_one as one_by_one
 from .bags.dataset import TridentWSIDataset as TridentWSIDataset
 from .bags.memory import bags_from_arrays as bags_from_arrays
@@ -18,6 +19,7 @@ from .data import DataRoot as DataRoot
 from .data import open_data as open_data
 from .devices import pick_device as pick_device
 from .errors import DataError as DataError
+from .errors import ParameterError as ParameterError
 from .evaluation.calibration import fit_temperature as fit_temperature
 from .evaluation.calibration import reliability as reliability
 from .evaluation.calibration import scale_by_temperature as scale_by_temperature
@@ -43,6 +45,8 @@ from .localization.lesions import Lesions as Lesions
 from .localization.lesions import lesions_from_mask as lesions_from_mask
 from .localization.lesions import lesions_from_polygons as lesions_from_polygons
 from .localization.scores import attention_times_n as attention_times_n
+from .localization.scores import detection_score as detection_score
+from .localization.scores import localize_slide as localize_slide
 from .localization.scores import patch_scores as patch_scores
 from .localization.scores import scale_min_max as scale_min_max
 from .localization.scores import scale_rank as scale_rank
@@ -53,14 +57,15 @@ from .models import MeanPool as MeanPool
 from .slides.annotations import Annotation as Annotation
 from .slides.annotations import read_asap_xml as read_asap_xml
 from .slides.encoders import load_encoder as load_encoder
+from .slides.heatmaps import draw_heatmap as draw_heatmap
+from .slides.heatmaps import draw_scores as draw_scores
+from .slides.labels import LabelRule as LabelRule
 from .slides.labels import label_patches as label_patches
 from .slides.labels import label_patches_from_annotation as label_patches_from_annotation
-from .slides.plots import draw_heatmap as draw_heatmap
+from .slides.options import PrepareOptions as PrepareOptions
 from .slides.plots import draw_patches as draw_patches
-from .slides.plots import draw_scores as draw_scores
 from .slides.plots import show_images as show_images
 from .slides.plots import show_patches as show_patches
-from .slides.prepare import PrepareOptions as PrepareOptions
 from .slides.prepare import prepare_slide as prepare_slide
 from .slides.reading import open_slide as open_slide
 from .slides.reading import read_canvas as read_canvas
@@ -70,11 +75,12 @@ from .slides.tissue import segment_tissue as segment_tissue
 from .sources.camelyon16 import camelyon16_slides as camelyon16_slides
 from .style import use_style as use_style
 from .training.checkpoint import History as History
-from .training.fit import Predictions as Predictions
-from .training.fit import balanced_sampler as balanced_sampler
 from .training.fit import fit as fit
-from .training.fit import positive_weight as positive_weight
-from .training.fit import predict as predict
+from .training.predict import Predictions as Predictions
+from .training.predict import predict as predict
+from .training.recipe import balanced_sampler as balanced_sampler
+from .training.recipe import positive_weight as positive_weight
+from .training.recipe import split_bags as split_bags
 from .trident import PatchLabels as PatchLabels
 
 __version__: str

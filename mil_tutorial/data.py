@@ -1,17 +1,29 @@
-"""One data root for the fixture and for CAMELYON16: where slides, masks, labels, splits and TRIDENT runs lie."""
+"""The door to the data: a data root with slides, masks, labels, splits and bags, synthetic or CAMELYON16's."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mil_tutorial.errors import DataError
+from mil_tutorial.errors import DataError, require
+from mil_tutorial.fixture.tree import fixture_root, is_fixture
+from mil_tutorial.fixture.write import render
+from mil_tutorial.slides.reading import SLIDE_SUFFIXES
+from mil_tutorial.tables import read_label_table
+from mil_tutorial.trident import read_patch_labels
+
+if TYPE_CHECKING:
+    from mil_tutorial.bags.dataset import TridentWSIDataset
 
 VARIABLE = "MIL_TUTORIAL_DATA"
+RUN_VARIABLE = "MIL_TUTORIAL_RUN"
+SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -19,51 +31,100 @@ class DataRoot:
     """A data root on disk.
 
     Attributes:
-        root: the folder with `images`, `masks`, `annotations`, `wsi_labels.csv`, `train.csv`, `test.csv`, `trident_processed`.
+        root: the folder with `images`, `masks`, `annotations`, `wsi_labels.csv`, `train.csv`, `test.csv`,
+            `trident_processed`.
         trident_dir: the TRIDENT run folder, such as `<root>/trident_processed/20x_512px_0px_overlap`.
         synthetic: True for the fixture; its slides are drawn when `slide_path` or `mask_path` first asks for them.
+
+    >>> data = open_data()
+    >>> data.split("test").columns.tolist()
+    ['wsi_name', 'wsi_label']
+    >>> len(data.bags("train"))
+    88
     """
 
     root: Path
     trident_dir: Path
-    synthetic: bool = field(default=False)
+    synthetic: bool = False
 
     @cached_property
     def labels(self) -> pd.DataFrame:
         """All slides: columns wsi_name, wsi_label (0 normal, 1 tumour)."""
-        from mil_tutorial.tables import read_label_table
-
         return read_label_table(self.root / "wsi_labels.csv")
 
     def split(self, which: str) -> pd.DataFrame:
         """The slides of `train` or `test`, with their labels.
 
         Raises:
-            ValueError: another split was asked for.
+            ParameterError: another split was asked for. Validation slides are taken from train, see `split_bags`.
         """
-        from mil_tutorial.tables import read_label_table
-
-        if which not in ("train", "test"):
-            raise ValueError(
-                f"split {which!r} is unknown, expected 'train' or 'test'. Validation slides are taken from train."
-            )
+        require(which in SPLITS, "which", which, "'train' or 'test'; validation slides are taken from train")
         return read_label_table(self.root / f"{which}.csv")
 
     @property
     def encoders(self) -> list[str]:
         """Encoders that this root has features of; foundation models first, the embedded encoder last."""
-        found = (p.name.removeprefix("features_") for p in self.trident_dir.glob("features_*") if p.is_dir())
-        return sorted(found, key=lambda name: (name == "efficientnet_lite0", name))
+        names = (p.name.removeprefix("features_") for p in self.trident_dir.glob("features_*") if p.is_dir())
+        return sorted(names, key=lambda name: (name == "efficientnet_lite0", name))
+
+    @property
+    def encoder(self) -> str:
+        """The encoder that is used unless another is named: the first of `encoders`.
+
+        Raises:
+            DataError: there are no features.
+        """
+        if not self.encoders:
+            raise DataError(
+                f"{self.trident_dir}: no folder features_<encoder>. Run TRIDENT or `mil-tutorial prepare` first."
+            )
+        return self.encoders[0]
+
+    def bags(
+        self, which: str, *, keys: Sequence[str] = ("X", "Y"), encoder: str | None = None, load_at_init: bool = False
+    ) -> TridentWSIDataset:
+        """The bags of a split, a bag a slide.
+
+        Args:
+            which: `train` or `test`.
+            keys: what a bag holds, see `TridentWSIDataset`.
+            encoder: whose features; `self.encoder` by default.
+            load_at_init: read all bags now and keep them in memory.
+        """
+        from mil_tutorial.bags.dataset import TridentWSIDataset  # loads PyTorch, which slides and labels do without
+
+        return TridentWSIDataset(
+            self.trident_dir,
+            self.root / "wsi_labels.csv",
+            encoder or self.encoder,
+            wsi_names=self.split(which)["wsi_name"].tolist(),
+            bag_keys=keys,
+            load_at_init=load_at_init,
+        )
+
+    @property
+    def example(self) -> str:
+        """The test slide with the most tumour patches: the one that the course shows.
+
+        Raises:
+            DataError: no test slide has patch labels.
+        """
+        folder, test = self.trident_dir / "patch_labels", self.split("test")
+        tumor = test.loc[test["wsi_label"] == 1, "wsi_name"]
+        labels = {n: read_patch_labels(p) for n in tumor if (p := folder / f"{n}.h5").is_file()}
+        if not labels:
+            raise DataError(f"{folder}: no patch labels of a test slide with tumour. Run `mil-tutorial labels` first.")
+        return max(labels, key=lambda name: int((labels[name] == 1).sum()))
 
     def inputs(self, encoder: str, which: str) -> list[Path]:
-        """The files that a result on the split `which` stands on: labels, split, and the features of its slides."""
+        """The files that a result on the split `which` rests on: labels, split, and the features of its slides."""
         names = self.split(which)["wsi_name"]
         tables = [self.root / "wsi_labels.csv", self.root / f"{which}.csv"]
         return [*tables, *(self.trident_dir / f"features_{encoder}" / f"{name}.h5" for name in names)]
 
     @property
     def reference(self) -> pd.DataFrame | None:
-        """What is known of each slide beside its label: wsi_name, lesion_size (none, itc, micro, macro), scanner; or None."""
+        """What else is known of each slide: wsi_name, lesion_size (none, itc, micro, macro), scanner; or None."""
         path = self.root / "reference.csv"
         return pd.read_csv(path) if path.is_file() else None
 
@@ -74,26 +135,25 @@ class DataRoot:
             DataError: there is no such slide.
         """
         if self.synthetic:
-            return self._render(name, "slide")
-        from mil_tutorial.slides.reading import SLIDE_SUFFIXES
-
-        found = [p for suffix in SLIDE_SUFFIXES if (p := self.root / "images" / f"{name}{suffix}").is_file()]
-        if not found:
+            return self._draw(name, "slide")
+        paths = [p for suffix in SLIDE_SUFFIXES if (p := self.root / "images" / f"{name}{suffix}").is_file()]
+        if not paths:
             raise DataError(
-                f"{self.root / 'images' / name}: no slide of this name ({', '.join(SLIDE_SUFFIXES)}). Check the name and {VARIABLE}."
+                f"{self.root / 'images' / name}: no slide of this name ({', '.join(SLIDE_SUFFIXES)})."
+                f" Check the name and {VARIABLE}."
             )
-        return found[0]
+        return paths[0]
 
     def mask_path(self, name: str) -> Path:
         """The slide's mask, `<root>/masks/<name>_mask.tif`; the fixture draws it now if needed."""
         if self.synthetic:
-            self._render(name, "mask")
+            self._draw(name, "mask")
         return self._existing("masks", f"{name}_mask.tif", "mask")
 
     def annotation_path(self, name: str) -> Path:
         """The slide's ASAP annotation; normal slides have none."""
         if self.synthetic:
-            self._render(name, "annotation")
+            self._draw(name, "annotation")
         return self._existing("annotations", f"{name}.xml", "annotation (normal slides have none)")
 
     def _existing(self, folder: str, file: str, what: str) -> Path:
@@ -102,47 +162,51 @@ class DataRoot:
             raise DataError(f"{path}: there is no such {what}. Check the name and {VARIABLE}.")
         return path
 
-    def _render(self, name: str, part: str) -> Path:
-        from mil_tutorial.fixture.write import render
-
+    def _draw(self, name: str, part: str) -> Path:
         try:
             return render(name, self.root, (part,))
         except ValueError as error:
             raise DataError(str(error)) from error
 
 
-def _run_folder(root: Path) -> Path:
-    """The one TRIDENT run of a root; with several, the tutorial's own settings win."""
+def _run_folder(root: Path, run: str | None) -> Path:
+    """The TRIDENT run that was asked for, else the only one, else the one with the course's own settings."""
     jobs = root / "trident_processed"
     usual = jobs / "20x_512px_0px_overlap"
-    runs = sorted(p for p in jobs.glob("*px_overlap") if p.is_dir())
-    if usual in runs or not runs:
+    runs = sorted(p.name for p in jobs.glob("*px_overlap") if p.is_dir())
+    if run is not None:
+        if run not in runs:
+            raise DataError(f"{jobs / run}: there is no such TRIDENT run (there: {', '.join(runs) or 'none'}).")
+        return jobs / run
+    if usual.name in runs or not runs:
         return usual
     if len(runs) > 1:
         raise DataError(
-            f"{jobs}: several TRIDENT runs, {', '.join(r.name for r in runs)}. Give one to open_data(...).trident_dir or keep one."
+            f"{jobs}: several TRIDENT runs, {', '.join(runs)}. Choose one: open_data(..., run={runs[0]!r}),"
+            f" or set {RUN_VARIABLE}={runs[0]}."
         )
-    return runs[0]
+    return jobs / runs[0]
 
 
-def open_data(path: str | os.PathLike | None = None) -> DataRoot:
+def open_data(path: str | os.PathLike[str] | None = None, *, run: str | None = None) -> DataRoot:
     """Open a data root: `path`, else `$MIL_TUTORIAL_DATA`, else the synthetic fixture.
 
-    Raises:
-        DataError: there is no such folder, or it lacks `wsi_labels.csv`.
-    """
-    chosen = path or os.environ.get(VARIABLE)
-    if not chosen:
-        from mil_tutorial.fixture import fixture_root
+    Args:
+        path: folder with `wsi_labels.csv`, `train.csv`, `test.csv` and `trident_processed`.
+        run: name of a TRIDENT run folder, where there are several; else `$MIL_TUTORIAL_RUN`, else the course's own
+            settings.
 
+    Raises:
+        DataError: there is no such folder, it lacks `wsi_labels.csv`, or it holds several runs and none was chosen.
+    """
+    chosen, run = path or os.environ.get(VARIABLE), run or os.environ.get(RUN_VARIABLE) or None
+    if not chosen:
         root = fixture_root()
-        return DataRoot(root, _run_folder(root), synthetic=True)
+        return DataRoot(root, _run_folder(root, run), synthetic=True)
     root = Path(chosen).expanduser().resolve()
     if not (root / "wsi_labels.csv").is_file():
         raise DataError(
-            f"{root}: no data root. Expected wsi_labels.csv, train.csv, test.csv and trident_processed there."
+            f"{root}: this is not a data root. Expected wsi_labels.csv, train.csv, test.csv, trident_processed there."
             f" Check the path{'' if path else f' in {VARIABLE}'}; without it the course uses its synthetic slides."
         )
-    from mil_tutorial.fixture import is_fixture
-
-    return DataRoot(root, _run_folder(root), synthetic=is_fixture(root))
+    return DataRoot(root, _run_folder(root, run), synthetic=is_fixture(root))

@@ -1,7 +1,7 @@
 """What a computation runs on: the device, how many threads, and how freed memory is treated.
 
-The library leaves the process as it finds it: `threads` restores what it sets. Only commands, which own their process, call
-`keep_freed_memory`.
+The library leaves the process as it finds it: `threads` restores what it sets. Only commands, which own their
+process, call `keep_freed_memory`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 import torch
 
-# Multiply-adds of one step below which more threads cost more than they bring: handing out the work takes as long as doing it.
+# Multiply-adds of one step below which more threads cost more than they bring: handing out the work takes as long as
+# doing it.
 SMALL = 1 << 27
 
 
@@ -48,11 +49,12 @@ def threads(n: int) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library of Linux keep the memory of one batch for the next, up to 256 MB in all, instead of giving it back.
+    """Let the C library of Linux keep the memory of one batch for the next, up to 256 MB in all.
 
-    Giving back costs more than it seems: the kernel clears every page that is taken again. On two cores this was a third of
-    the time of the embedded encoder, and two thirds on a Dask worker, which asks for giving back early. The setting is of
-    the whole process, so only commands make it. Other systems have another C library, and nothing is done.
+    By default it gives it back. That costs more than it seems: the kernel clears every page that is taken again. On two cores this was a
+    third of the time of the embedded encoder, and two thirds on a Dask worker, which asks for giving back early. The
+    setting
+    is of the whole process, so only commands make it. Other systems have another C library, and nothing is done.
 
     Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
     """

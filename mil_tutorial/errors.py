@@ -1,8 +1,9 @@
 """The two errors of this package, and how to raise them.
 
-`ParameterError` (a `ValueError`): the caller gave a parameter a value that it cannot take. It names the parameter. The command
-line says the same of its flag.
-`DataError`: a file, a folder or the data in them are wrong. It names the file, what was found, what was expected and what to do.
+`ParameterError` (a `ValueError`): the caller gave a parameter a value that it cannot take. It names the parameter.
+The command line says the same of its flag.
+`DataError`: a file, a folder or the data in them are wrong. It names the file, what was found, what was expected and
+what to do.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class ParameterError(ValueError):
 
     def __init__(self, parameter: str, found: object, expected: str):
         self.parameter, self.expected = parameter, expected
-        self.found = found if isinstance(found, Found) else repr(found)[:200]
+        self.found = found if isinstance(found, Found) else " ".join(repr(found).split())[:200]
         super().__init__(f"{parameter}: {self.sentence}")
 
     @property
@@ -67,14 +68,16 @@ def require_number(
     low: float = -math.inf,
     high: float = math.inf,
     open_low: bool = False,
+    finite: bool = True,
     expected: str | None = None,
 ) -> None:
-    """A finite number from `low` to `high`; with `open_low`, above `low`.
+    """A finite number from `low` to `high`; with `open_low`, above `low`; without `finite`, also an infinite one.
 
     Raises:
         ParameterError: another type, NaN, infinite, or out of range.
     """
-    good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    good = isinstance(value, Real) and not isinstance(value, bool)
+    good = good and (math.isfinite(value) if finite else not math.isnan(value))
     good = good and (low < value if open_low else low <= value) and value <= high
     if expected is None:
         least = "" if low == -math.inf else f" {'above' if open_low else 'of at least'} {low:g}"

@@ -1,7 +1,8 @@
-"""Files that are whole or absent, and errors that say what to do.
+"""Files that are whole or absent, and that are noticed when they change.
 
-Every file of this package is written to a temporary name in the same folder and renamed when it is complete. What is read
-again later carries a checksum, so that a bit that flips on a disk becomes an error and not another number.
+Every file of this package is written to a temporary name in the same folder and renamed when it is complete. What is
+read again later carries a checksum, so that a bit that flips on a disk becomes an error and not another number. A
+`digest` tells whether a file is still the one that it was.
 """
 
 from __future__ import annotations
@@ -16,21 +17,29 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from mil_tutorial.errors import DataError
 
 HEX = "[0-9a-f]" * 8  # a glob for the end of temporary names, so that nothing of the user's fits
 
-LEFT_OVER = 86_400  # seconds after which something temporary belongs to nobody; a younger one may be another process's
+# Seconds after which something temporary belongs to nobody; a younger one may be another process's.
+LEFT_OVER = 86_400
+
+# Bytes of a digest: at both ends, and of pieces spread evenly between; slides are too large to be read whole.
+ENDS, PIECE, PIECES = 1 << 20, 1 << 14, 32
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path in the folder of `path`; rename it to `path` when the block ends without an error.
+
+    Raises:
+        DataError: the folder or the file cannot be written.
 
     Source: the POSIX promise that `rename` inside one folder is atomic; `os.replace` keeps it on Windows.
     """
@@ -56,33 +65,37 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _checksum(content: dict) -> int:
+def _checksum(content: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
-def write_json(path: str | os.PathLike, content: dict) -> None:
-    """Write a dict as JSON, with its checksum as the last entry."""
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write a dict as JSON, with its checksum as the last entry.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps({**content, "crc32": _checksum(content)}, indent=1), encoding="utf-8")
 
 
-def read_json(path: str | os.PathLike) -> dict:
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read what `write_json` wrote.
 
     Raises:
         OSError: no such file.
-        ValueError: it is damaged: no JSON, no dict, or not what its checksum says.
+        ValueError: it is damaged: not JSON, not a dict, or not what its checksum says.
     """
     content = json.loads(Path(path).read_text(encoding="utf-8"))
     if not isinstance(content, dict) or content.pop("crc32", None) != _checksum(content):
-        raise ValueError("its checksum does not fit")
+        raise ValueError("its checksum is wrong")
     return content
 
 
 def end_with_parent() -> None:
-    """For worker processes: end when the process that started them is gone, even if it was killed, and not wait for work for ever."""
+    """For worker processes: end when the process that started them is gone, even if it was killed."""
 
-    def watch(parent) -> None:
+    def watch(parent: multiprocessing.process.BaseProcess) -> None:
         parent.join()
         os._exit(1)
 
@@ -91,22 +104,22 @@ def end_with_parent() -> None:
 
 
 def remove_left_over(folder: Path, pattern: str) -> None:
-    """Remove temporary files and folders of runs that were killed: those that fit the pattern and that nobody has touched for a day."""
+    """Remove what killed runs left: temporary files and folders that fit the pattern, not touched for a day."""
     for left in folder.glob(pattern):
         with suppress(OSError):  # another process was faster, or it is not ours to remove
             if time.time() - left.stat().st_mtime > LEFT_OVER:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def check_writable(path: str | os.PathLike) -> None:
-    """Try to write beside `path`, so that long work does not end in vain.
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Try to write beside `path`, so that long work is not lost at its end.
 
     Raises:
         DataError: the folder cannot be made or written to, or `path` is a folder.
     """
     path = Path(path)
     if path.is_dir():
-        raise DataError(f"{path}: is a folder, expected the name of a file to write. Give one.")
+        raise DataError(f"{path}: is a folder, expected the name of a file to write.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -117,14 +130,18 @@ def check_writable(path: str | os.PathLike) -> None:
         ) from error
 
 
-# What goes into a digest: bytes at both ends, and of pieces spread evenly between; slides are too large to be read whole.
-ENDS, PIECE, PIECES = 1 << 20, 1 << 14, 32
-
-
-def digest(path: str | os.PathLike) -> str:
+def digest(path: str | os.PathLike[str]) -> str:
     """16 hex digits of SHA-256 over a file's size, first and last MiB and 32 pieces between.
 
-    It tells apart files that were made anew; a change of a few bytes in the middle of a large file may lie between the pieces.
+    It tells apart files that were made again; a change of a few bytes in the middle of a large file may fall between
+    the pieces.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "train.csv"
+    ...     _ = path.write_text("wsi_name,wsi_label")
+    ...     digest(path)
+    'aa4cfc380b7b5927'
 
     Raises:
         DataError: the file cannot be read.
@@ -133,13 +150,13 @@ def digest(path: str | os.PathLike) -> str:
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
-            found = hashlib.sha256(str(size).encode() + file.read(ENDS))
+            fingerprint = hashlib.sha256(str(size).encode() + file.read(ENDS))
             if size > ENDS:
                 file.seek(max(ENDS, size - ENDS))
-                found.update(file.read(ENDS))
+                fingerprint.update(file.read(ENDS))
             for i in range(PIECES if size > 2 * ENDS else 0):
                 file.seek(ENDS + (size - 2 * ENDS) * i // PIECES)
-                found.update(file.read(PIECE))
+                fingerprint.update(file.read(PIECE))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    return found.hexdigest()[:16]
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path and your rights.") from error
+    return fingerprint.hexdigest()[:16]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,15 @@ from mil_tutorial.errors import DataError, Found, ParameterError, require
 
 # Upper bound of µm per pixel for each nominal magnification, as TRIDENT 0.3.0 snaps them (measured from its output).
 _MAGNIFICATIONS = ((0.16, 80.0), (0.2, 60.0), (0.3, 40.0), (0.6, 20.0), (1.2, 10.0), (2.4, 5.0))
+
+
+def is_objective_mpp(mpp: object) -> bool:
+    """Whether an objective of a microscope has pixels of so many µm: a number from 0.05 to below 2.4.
+
+    >>> is_objective_mpp(0.243), is_objective_mpp(29)
+    (True, False)
+    """
+    return isinstance(mpp, Real) and not isinstance(mpp, bool) and 0.05 <= float(mpp) < _MAGNIFICATIONS[-1][0]
 
 
 def nominal_magnification(mpp: float) -> float:
@@ -91,26 +101,31 @@ class Geometry:
         missing = [n for n in names if n not in attributes]
         if missing:
             raise DataError(
-                f"{path}: dataset 'coords' lacks the attributes {', '.join(missing)}. Expected the patch geometry that TRIDENT"
-                " writes. Make the coordinates again with TRIDENT >= 0.2 or `mil-tutorial prepare`."
+                f"{path}: dataset 'coords' lacks the attributes {', '.join(missing)}. Expected the patch geometry that"
+                " TRIDENT writes. Make the coordinates again with TRIDENT >= 0.2 or `mil-tutorial prepare`."
             )
         try:
             v = {n: float(attributes[n]) for n in names}
         except (TypeError, ValueError) as error:
             raise DataError(
-                f"{path}: an attribute of 'coords' is no number ({error}). Make the coordinates again."
+                f"{path}: an attribute of 'coords' is not a number ({error}). Make the coordinates again."
             ) from error
         wrong = [n for n in names if not (v[n] > 0 or (n == "overlap" and v[n] == 0))]
         if wrong:
             raise DataError(f"{path}: attribute {wrong[0]} of 'coords' is {v[wrong[0]]:g}. Make the coordinates again.")
         return cls(
-            int(v["patch_size"]), int(v["overlap"]), v["target_magnification"], v["level0_magnification"],
-            int(v["level0_width"]), int(v["level0_height"]), int(v["patch_size_level0"]),
-        )  # fmt: skip
+            patch_size=int(v["patch_size"]),
+            overlap=int(v["overlap"]),
+            target_magnification=v["target_magnification"],
+            level0_magnification=v["level0_magnification"],
+            width=int(v["level0_width"]),
+            height=int(v["level0_height"]),
+            patch_size_level0=int(v["patch_size_level0"]),
+        )
 
     @property
     def step_level0(self) -> int:
-        """Distance between neighbouring patches in level-0 pixels: patch and overlap rounded each for itself, as TRIDENT does."""
+        """Distance of neighbouring patches in level-0 pixels: patch and overlap each rounded, as TRIDENT does."""
         factor = self.level0_magnification / self.target_magnification
         return max(1, round(self.patch_size * factor) - round(self.overlap * factor))
 
@@ -150,8 +165,39 @@ def as_coords(coords: ArrayLike) -> np.ndarray:
     return coords.astype(np.int64)
 
 
-def as_scores(score: ArrayLike, n: int, *, parameter: str = "score") -> np.ndarray:
-    """Patch scores as float64 (n,).
+def as_side(side: float, *, parameter: str = "patch_size_level0") -> int:
+    """The side of a patch as a whole number of pixels; 1024.0 will do, as some files store it.
+
+    >>> as_side(1024.0)
+    1024
+
+    Raises:
+        ParameterError: no number, not whole, or below 1; it names `parameter`.
+    """
+    good = isinstance(side, Real) and not isinstance(side, bool) and side >= 1 and float(side).is_integer()
+    require(good, parameter, side, "a whole number of at least 1")
+    return int(side)
+
+
+def as_numbers(values: ArrayLike, parameter: str, expected: str) -> np.ndarray:
+    """Numbers as float64, in their shape; text is refused, also where it reads like numbers.
+
+    Raises:
+        ParameterError: `expected` is the end of its sentence.
+    """
+    try:
+        array = np.asarray(values)
+        good = array.dtype.kind in "biuf" or (
+            array.dtype.kind == "O" and all(isinstance(v, (Real, np.bool_)) for v in array.ravel())
+        )
+    except (TypeError, ValueError, RuntimeError):  # rows of different lengths, a tensor with a gradient
+        good = False
+    require(good, parameter, values, expected)
+    return array.astype(np.float64)
+
+
+def as_scores(score: ArrayLike, n: int | None, *, parameter: str = "score") -> np.ndarray:
+    """Patch scores as float64 (n,); an `n` of None takes as many as there are.
 
     >>> as_scores([1, 2], 2)
     array([1., 2.])
@@ -159,26 +205,39 @@ def as_scores(score: ArrayLike, n: int, *, parameter: str = "score") -> np.ndarr
     Raises:
         ParameterError: not one finite number for each of the n patches; it names `parameter`.
     """
-    try:
-        values = np.asarray(score, np.float64).ravel()
-    except (TypeError, ValueError):
-        raise ParameterError(parameter, score, f"{n} numbers, one for each patch") from None
+    each = "each patch" if n is None else f"each of {n} patches"
+    values = as_numbers(score, parameter, f"one finite number for {each}").ravel()
     bad = int(np.count_nonzero(~np.isfinite(values)))
-    found = Found(f"{len(values)} values, {bad} of them NaN or infinite")
-    require(len(values) == n and not bad, parameter, found, f"one finite number for each of {n} patches")
+    found = Found(f"{len(values)} values" + (f", {bad} of them NaN or infinite" if bad else ""))
+    require(n in (None, len(values)) and not bad, parameter, found, f"one finite number for {each}")
     return values
 
 
-def as_labels(labels: ArrayLike, n: int, *, parameter: str = "labels") -> np.ndarray:
-    """Patch labels as int64 (n,): 1 tumour, 0 normal, -1 unknown.
+def as_named_scores(scores: Mapping[str, ArrayLike], n: int, *, parameter: str) -> dict[str, np.ndarray]:
+    """Several scores of the same patches: name -> float64 (n,).
+
+    Raises:
+        ParameterError: no dictionary, or one of them as `as_scores` refuses it.
+    """
+    good = isinstance(scores, Mapping)
+    require(good, parameter, Found(type(scores).__name__), "a dictionary by name, such as {'attention': values}")
+    return {str(k): as_scores(v, n, parameter=f"{parameter}[{k!r}]") for k, v in scores.items()}
+
+
+def as_labels(labels: ArrayLike, n: int | None, *, parameter: str = "labels") -> np.ndarray:
+    """Patch labels as int64 (n,): 1 tumour, 0 normal, -1 unknown; an `n` of None takes as many as there are.
 
     Raises:
         ParameterError: not one of the three for each of the n patches; it names `parameter`.
     """
-    values = np.asarray(labels).ravel()
+    expected = "1, 0 or -1 for " + ("each patch" if n is None else f"each of {n} patches")
+    try:
+        values = np.asarray(labels).ravel()
+    except ValueError:  # rows of different lengths
+        raise ParameterError(parameter, labels, expected) from None
     other = sorted(set(values.tolist()) - {-1, 0, 1}, key=str)
     found = Found(f"{len(values)} labels" + (f", among them {other[0]!r}" if other else ""))
-    require(len(values) == n and not other, parameter, found, f"1, 0 or -1 for each of {n} patches")
+    require(n in (None, len(values)) and not other, parameter, found, expected)
     return values.astype(np.int64)
 
 

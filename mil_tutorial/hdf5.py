@@ -1,7 +1,7 @@
-"""TRIDENT's files: read, write and compare them. Format as measured from TRIDENT 0.3.0's own output.
+"""HDF5 files that are whole, carry checksums, and are read in long runs.
 
-A job folder holds, for each magnification, patch size and overlap, a run folder such as `20x_512px_0px_overlap` with
-`patches/<slide>_patches.h5` and `features_<encoder>/<slide>.h5`; `patch_labels/<slide>.h5` is this course's addition.
+A file appears when it is complete. Each dataset that is written here has an attribute `crc32` of its values, which is
+compared whenever it is read; files of other programs have none and are taken as they are.
 """
 
 from __future__ import annotations
@@ -12,45 +12,63 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from mil_tutorial.errors import DataError
+from mil_tutorial.errors import DataError, ParameterError
 from mil_tutorial.files import check_writable, written_whole
 
 EMPTY = 1 << 26  # bytes that a dataset may claim without holding any
 
+BLOCK = 1 << 24  # bytes that are in memory at once where a dataset is read block by block
+
+Runs = list[tuple[int, int, int]]  # first row, end row, byte offset in the file
+
+
+class DamagedFile(DataError):
+    """A file is not what was written: it cannot be read as HDF5, or its values do not match their checksum."""
+
 
 @contextmanager
-def open_h5(path: str | os.PathLike):
-    """Open an HDF5 file for reading; whatever is wrong with it becomes a `DataError` that names it."""
+def open_h5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading; whatever is wrong with it becomes a `DataError` that names it.
+
+    Raises:
+        DamagedFile: it is not HDF5, not whole, or not what was written.
+        DataError: there is no such file, or it cannot be read now.
+    """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: there is no such file. Run the step that writes it, or check the slide's name.")
     try:
         with h5py.File(path, "r") as file:
             yield file
+    except ParameterError:
+        raise
     except BlockingIOError as error:
         raise DataError(
-            f"{path}: another program is writing this file. Wait until it is done, and run again."
+            f"{path}: another program is writing this file. Wait until it is done, then try again."
         ) from error
     except PermissionError as error:
-        raise DataError(f"{path}: you may not read this file. Ask for the right to.") from error
+        raise DataError(f"{path}: you are not allowed to read this file. Ask for the right to.") from error
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as HDF5 ({str(error)[:160]}). The file is damaged or was never finished."
+        if getattr(error, "errno", None):  # the disk's or the network's word, not the file's
+            raise DataError(f"{path}: cannot be read ({error!s:.160}). Check the disk, then try again.") from error
+        raise DamagedFile(
+            f"{path}: cannot be read as HDF5 ({error!s:.160}). The file is damaged or was never finished."
             " Delete it and run the step that writes it again."
         ) from error
 
 
 @contextmanager
-def create_h5(path: str | os.PathLike) -> Iterator[h5py.File]:
+def create_h5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     """A new HDF5 file to fill; it appears when it is complete.
 
-    It is built in memory (a slide's features are some ten MB) and written by Python: where the disk is full, the HDF5 library
-    may take the whole interpreter down. Each dataset gets an attribute `crc32` of its values, which `read_rows` compares; the
-    format of HDF5 1.10 keeps checksums of the rest.
+    It is built in memory (a slide's features are some ten MB) and written by Python: where the disk is full, the HDF5
+    library may take the whole interpreter down. Each dataset gets its attribute `crc32`; the format of HDF5 1.10 keeps
+    checksums of everything else.
     """
     check_writable(path)
     buffer = io.BytesIO()
@@ -62,22 +80,24 @@ def create_h5(path: str | os.PathLike) -> Iterator[h5py.File]:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def get_dataset(file: h5py.File, key: str, path: Path, remedy: str = "Is this the right folder?") -> h5py.Dataset:
-    """A dataset that lies in the file itself.
+def get_dataset(
+    file: h5py.File, key: str, path: Path, *, remedy: str = "Check that this is the right folder."
+) -> h5py.Dataset:
+    """A dataset that is in the file itself.
 
     Raises:
         DataError: it is missing, is kept in another file, or claims far more values than the file holds.
     """
     if isinstance(file.get(key, getlink=True), h5py.ExternalLink):
         raise DataError(
-            f"{path}: '{key}' is a link to another file, expected the data themselves. Take it from where it was made."
+            f"{path}: '{key}' is a link to another file, expected the data themselves. Copy the file that holds them."
         )
-    dataset = file.get(key)
+    dataset = file[key] if key in list(file) else None  # what is listed and cannot be opened is damaged: a KeyError
     if not isinstance(dataset, h5py.Dataset):
         raise DataError(f"{path}: dataset '{key}' is missing, found {', '.join(file) or 'nothing'}. {remedy}")
     if dataset.is_virtual or dataset.external:
         raise DataError(
-            f"{path}: '{key}' is kept in other files, expected the data themselves. Take it from where it was made."
+            f"{path}: '{key}' is kept in other files, expected the data themselves. Copy the file that holds them."
         )
     held = dataset.id.get_storage_size()
     if dataset.nbytes > EMPTY + 2000 * held:  # no compression of real data reaches that
@@ -87,44 +107,11 @@ def get_dataset(file: h5py.File, key: str, path: Path, remedy: str = "Is this th
     return dataset
 
 
-def _row_runs(dataset: h5py.Dataset) -> list[tuple[int, int, int]] | None:
-    """Where rows lie one behind the other in the file: (first row, end row, byte offset); None where HDF5 must unpack them.
-
-    TRIDENT's chunks of one row each form long runs, which HDF5 itself would read and copy one row at a time.
-    """
-    chunks, plist = dataset.chunks, dataset.id.get_create_plist()
-    if (
-        dataset.ndim != 2
-        or len(dataset) < 64
-        or not dataset.size
-        or plist.get_nfilters()
-        or dataset.file.userblock_size
-    ):
-        return None
-    if chunks is None:
-        offset = dataset.id.get_offset()
-        return None if offset is None or dataset.external else [(0, len(dataset), offset)]
-    if chunks[1] != dataset.shape[1] or not hasattr(dataset.id, "chunk_iter"):
-        return None
-    offsets = np.full(-(-len(dataset) // chunks[0]), -1, np.int64)
-
-    def note(chunk) -> None:
-        offsets[chunk.chunk_offset[0] // chunks[0]] = chunk.byte_offset
-
-    dataset.id.chunk_iter(note)
-    if offsets.min() < 0:
-        return None  # a chunk was never written: HDF5 knows what to put there
-    size = chunks[0] * chunks[1] * dataset.dtype.itemsize
-    first = np.flatnonzero(np.diff(offsets, prepend=-1) != size)  # HDF5 puts its own tables between some chunks
-    end = np.minimum(np.append(first[1:], len(offsets)) * chunks[0], len(dataset))
-    return list(zip((first * chunks[0]).tolist(), end.tolist(), offsets[first].tolist(), strict=True))
-
-
 def read_rows(dataset: h5py.Dataset) -> np.ndarray:
     """All of a dataset, each run of rows with one read.
 
     Raises:
-        ValueError: the values are not those that `create_h5` wrote. TRIDENT's own files carry no checksum.
+        ValueError: the values do not match their checksum. Inside `open_h5` it becomes a `DamagedFile`.
     """
     runs = _row_runs(dataset)
     if runs is None:
@@ -139,16 +126,75 @@ def read_rows(dataset: h5py.Dataset) -> np.ndarray:
     return rows
 
 
+def read_blocks(dataset: h5py.Dataset, *, size: int = BLOCK) -> Iterator[np.ndarray]:
+    """All of a dataset in blocks of about `size` bytes, in their order; a block may take the memory of the one before.
+
+    Raises:
+        ValueError: after the last block, if the values do not match their checksum.
+    """
+    n, runs, checksum = len(dataset), _row_runs(dataset), 0
+    step = max(1, size // max(1, dataset.nbytes // max(1, n)))
+    if runs is None or len(runs) > n // 16:
+        step = max(step, dataset.chunks[0] if dataset.chunks else 1)  # a compressed chunk is unpacked whole
+        blocks: Iterator[np.ndarray] = (dataset[i : i + step] for i in range(0, n, step))
+    else:
+        buffer = np.empty((min(step, n), *dataset.shape[1:]), dataset.dtype)
+        blocks = _raw_blocks(dataset.file.filename, runs, buffer)
+    ours = "crc32" in dataset.attrs
+    for rows in blocks:
+        checksum = zlib.crc32(rows.data, checksum) if ours else 0
+        yield rows
+    if ours:
+        _compare(dataset, checksum)
+
+
+def compare_values(dataset: h5py.Dataset) -> None:
+    """Compare a dataset with its checksum, if it carries one.
+
+    Raises:
+        ValueError: the values do not match it.
+    """
+    if "crc32" in dataset.attrs:
+        for _ in read_blocks(dataset):
+            pass
+
+
 def _compare(dataset: h5py.Dataset, checksum: int) -> None:
     if checksum != dataset.attrs["crc32"]:
-        raise ValueError(
-            f"the values of '{dataset.name.lstrip('/')}' do not fit their attribute crc32, so are not those that were written"
-        )
+        raise ValueError(f"the values of '{dataset.name.lstrip('/')}' do not match their attribute crc32")
 
 
-def _fill(file, offset: int, rows: np.ndarray) -> None:
+def _row_runs(dataset: h5py.Dataset) -> Runs | None:
+    """Where rows follow one another in the file; None where HDF5 must unpack them.
+
+    TRIDENT's chunks of one row each form long runs, which HDF5 itself would read and copy one row at a time.
+    """
+    chunks, plist = dataset.chunks, dataset.id.get_create_plist()
+    small = dataset.ndim != 2 or len(dataset) < 64 or not dataset.size
+    if small or plist.get_nfilters() or dataset.file.userblock_size:
+        return None
+    if chunks is None:
+        offset = dataset.id.get_offset()
+        return None if offset is None or dataset.external else [(0, len(dataset), offset)]
+    if chunks[1] != dataset.shape[1] or not hasattr(dataset.id, "chunk_iter"):
+        return None
+    offsets = np.full(-(-len(dataset) // chunks[0]), -1, np.int64)
+
+    def note(chunk: Any) -> None:
+        offsets[chunk.chunk_offset[0] // chunks[0]] = chunk.byte_offset
+
+    dataset.id.chunk_iter(note)
+    if offsets.min() < 0:
+        return None  # a chunk was never written: HDF5 knows what to put there
+    size = chunks[0] * chunks[1] * dataset.dtype.itemsize
+    first = np.flatnonzero(np.diff(offsets, prepend=-1) != size)  # HDF5 puts its own tables between some chunks
+    end = np.minimum(np.append(first[1:], len(offsets)) * chunks[0], len(dataset))
+    return list(zip((first * chunks[0]).tolist(), end.tolist(), offsets[first].tolist(), strict=True))
+
+
+def _fill(file: io.FileIO, offset: int, rows: np.ndarray) -> None:
     file.seek(offset)
-    left = memoryview(rows).cast("B")
+    left = rows.data.cast("B")
     while len(left):
         read = file.readinto(left)
         if not read:
@@ -156,9 +202,9 @@ def _fill(file, offset: int, rows: np.ndarray) -> None:
         left = left[read:]
 
 
-def _blocks(path: Path, runs: list[tuple[int, int, int]], step: int, buffer: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows of a dataset in their order, at most `step` at once, always in the same memory."""
-    size = buffer[0].nbytes
+def _raw_blocks(path: str, runs: Runs, buffer: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of a dataset in their order, at most as many as `buffer` holds, always in its memory."""
+    size, step = buffer[0].nbytes, len(buffer)
     with open(path, "rb", buffering=0) as raw:
         for start, end, offset in runs:
             for i in range(start, end, step):
@@ -168,8 +214,13 @@ def _blocks(path: Path, runs: list[tuple[int, int, int]], step: int, buffer: np.
 
 
 def count_bad(values: np.ndarray) -> int:
-    """How many values of an array are NaN or infinite. One pass decides the usual case: a sum of squares is finite only if every value is."""
+    """How many values of an array are NaN or infinite.
+
+    >>> count_bad(np.array([1.0, np.nan, np.inf]))
+    2
+    """
     flat = np.ascontiguousarray(values).reshape(-1)
-    if flat.dtype == np.float32 and np.isfinite(np.dot(flat, flat)):
-        return 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        if flat.dtype == np.float32 and np.isfinite(np.dot(flat, flat)):
+            return 0  # one pass decides the usual case: a sum of squares is finite only if every value is
     return int(np.count_nonzero(~np.isfinite(flat)))

@@ -10,10 +10,19 @@ def use_style() -> None:
     """Set matplotlib's defaults for the notebooks."""
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({
-        "figure.dpi": 80, "savefig.dpi": 150, "figure.constrained_layout.use": True,
-        "font.size": 11, "axes.titlesize": 12, "axes.titlelocation": "left",
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False,
-        "axes.prop_cycle": plt.cycler(color=[NORMAL, TUMOR, ACCENT, "#CC79A7", "#E69F00", GREY]),
-        "image.interpolation": "nearest", "legend.frameon": False,
-    })  # fmt: skip
+    plt.rcParams.update(
+        {
+            "figure.dpi": 80,
+            "savefig.dpi": 150,
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.titlesize": 12,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": False,
+            "axes.prop_cycle": plt.cycler(color=[NORMAL, TUMOR, ACCENT, "#CC79A7", "#E69F00", GREY]),
+            "image.interpolation": "nearest",
+            "legend.frameon": False,
+        }
+    )

@@ -1,15 +1,17 @@
-"""Shared by all tests: the synthetic data root, one tumour and one normal slide, and real files where there are some."""
+"""Shared by all tests: the synthetic data root, its slides, executed notebooks, and real files where there are some."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-import mil_tutorial  # noqa: F401  (before torch: it sets how torch's threads wait)
-
 HERE = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MIL_TUTORIAL_CACHE", str(HERE / "build" / "cache"))
 os.environ.pop("MIL_TUTORIAL_DATA", None)
+os.environ.pop("MIL_TUTORIAL_RUN", None)
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as the command does: tests run beside others
+
+collect_ignore = ["faults/fuzz.py", "faults/matrix.py"]  # programs for Linux, and no examples in their docstrings
 
 TUMOR = "tumor_003"
 
@@ -49,3 +51,25 @@ def tree(data, tmp_path):
 
     splits = {"train": ["normal_001", "normal_002", "tumor_001", "tumor_002"], "test": ["test_001", "test_005"]}
     return copy_root(data, tmp_path / "root", splits)
+
+
+@pytest.fixture(scope="session")
+def executed():
+    """A function that executes a notebook as `mil-tutorial course` does: once in a session, whichever tests ask for it.
+
+    It gives the run and the notebook with its outputs. The copy stays in build/notebooks, so that `make site` need not
+    execute it again.
+    """
+    import nbformat
+
+    from mil_tutorial.commands.course import run_notebook
+
+    done = {}
+
+    def execute(stem):
+        if stem not in done:
+            run = run_notebook(HERE / "notebooks" / f"{stem}.ipynb", HERE / "build" / "notebooks" / f"{stem}.ipynb")
+            done[stem] = run, nbformat.read(run.copy, as_version=4)
+        return done[stem]
+
+    return execute

@@ -1,6 +1,7 @@
-"""One zip for a room without network: sources, website, workshop, drawn slides, list of wheels. `make bundle` calls this.
+"""One zip for a room without a network: sources, website, workshop, drawn slides, wheels. `make bundle` calls this.
 
-With `--wheels` the wheels themselves are downloaded for this platform and put in, so that a machine with nothing but Python can install.
+With `--wheels` the wheels for this platform are downloaded and put in, so that a machine with nothing but Python can
+install the course.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from mil_tutorial.fixture import fixture_root
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 TOP = "mil-tutorial-bundle"
-FIRST = """MIL FOR WHOLE-SLIDE IMAGES: THE COURSE IN ONE FOLDER, FOR A ROOM WITHOUT NETWORK
+FIRST = """MIL FOR WHOLE-SLIDE IMAGES: THE COURSE IN ONE FOLDER, FOR A ROOM WITHOUT A NETWORK
 
 All slides in here are synthetic: a program drew them.
 
-1. READ     Open website/index.html in a browser. All notebooks, executed, with the viewer. Nothing needs to be installed.
+1. READ     Open website/index.html in a browser: all notebooks, executed, with the viewer. No installation is needed.
 
 2. RUN      a) The environment is on this machine already (somebody ran `make env`, or the conda environment):
                  activate it, then
@@ -32,14 +33,15 @@ All slides in here are synthetic: a program drew them.
                or start JupyterLab and open notebooks/01-data-and-patch-labels.ipynb.
             b) Only Python is on this machine: wheels/ must be in this folder ({wheels}). Then
                      python -m venv .venv
-                     .venv/bin/pip install --no-index --find-links wheels "mil-tutorial[course]"      (Windows: .venv\\Scripts\\pip)
+                     .venv/bin/pip install --no-index --find-links wheels "mil-tutorial[course]"
+               (Windows: .venv\\Scripts\\pip)
                and go on with a).
 
 3. TEACH    workshop/student, workshop/solution, workshop/instructor: notebooks. workshop/slides: open the .html files.
             website/teach.html is the guide, website/failures.html the list of common failures.
 
-MIL_TUTORIAL_CACHE tells the course where the drawn slides lie: the folder cache in here. Without it the course draws the slides
-anew, which takes a few minutes and needs no network either.
+MIL_TUTORIAL_CACHE tells the course where the drawn slides are: the folder cache in here. Without it the course draws
+them again, which takes a few minutes and needs no network either.
 """
 
 
@@ -91,7 +93,7 @@ def main() -> int:
     args = parser.parse_args()
     for part in ("site", "workshop"):
         if not (BUILD / part).is_dir():
-            print(f"{BUILD / part}: is not built. Run `make {part}` first.")
+            print(f"{BUILD / part} is not built. Run `make {part}` first.")
             return 2
     if args.all_slides:
         run(sys.executable, "-m", "mil_tutorial", "fixture", "--all")

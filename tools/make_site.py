@@ -1,4 +1,4 @@
-"""Build the website into build/site: executed notebooks, pages, API. `make site` calls this; Sphinx's warnings are errors."""
+"""Build the website into build/site: executed notebooks, pages, API. `make site` calls it; a warning is an error."""
 
 from __future__ import annotations
 
@@ -13,25 +13,23 @@ from make_workshop import BADGE, EXECUTED, ROOT, executed_notebooks, tags, witho
 PAGES, OUT = ROOT / "site" / "notebooks", ROOT / "build" / "site"
 CLOSED = {"setup": "Show the set-up", "solution": "Show the solution"}
 MIME = ("image/png", "text/html", "text/plain")
+WHAT_TO_SEE = re.compile(r"\*What to see: (.*?)\*(?:\n\n|\n#|\Z)", re.DOTALL)
 
 
 def alt_text(cells: list, place: int) -> str:
     """What a figure shows, in words: the "What to see" that follows it, else its section's heading."""
     for cell in cells[place + 1 : place + 4]:
-        if cell.cell_type == "markdown" and (
-            found := re.search(r"\*What to see: (.*?)\*(?:\n\n|\n#|\Z)", cell.source, re.DOTALL)
-        ):
-            return re.sub(r"[*`$\\]", "", " ".join(found[1].split()))
+        if cell.cell_type == "markdown" and (words := WHAT_TO_SEE.search(cell.source)):
+            return re.sub(r"[*`$\\]", "", " ".join(words[1].split()))
         if cell.cell_type == "code" and any("image/png" in o.get("data", {}) for o in cell.get("outputs", ())):
             break
-    headings = [
-        h for c in cells[:place] if c.cell_type == "markdown" for h in re.findall(r"^#+ (.+)$", c.source, re.MULTILINE)
-    ]
+    before = "\n".join(c.source for c in cells[:place] if c.cell_type == "markdown")
+    headings = re.findall(r"^#+ (.+)$", before, re.MULTILINE)
     return f"Figure of the section {headings[-1]}" if headings else "Figure"
 
 
 def page(notebook):
-    """The notebook as the site shows it: set-up and solutions closed, figures with a text, no badges (the site has buttons)."""
+    """The notebook as the site shows it: set-up and solutions closed, alt texts, no badges (the site has buttons)."""
     notebook = without_notes(notebook)
     for place, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
@@ -64,28 +62,15 @@ def main() -> int:
     PAGES.mkdir()
     for name, notebook in executed_notebooks().items():
         nbformat.write(page(notebook), PAGES / f"{name}.ipynb")
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-W",
-        "--keep-going",
-        "-q",
-        "-b",
-        "html",
-        "-d",
-        str(ROOT / "build" / "doctrees"),
-    ]
-    done = subprocess.run([*command, str(ROOT / "site"), str(OUT)], check=False)
+    options = ["-W", "--keep-going", "-q", "-b", "html", "-d", ROOT / "build" / "doctrees"]
+    done = subprocess.run([sys.executable, "-m", "sphinx", *options, ROOT / "site", OUT], check=False)
     if done.returncode == 0:
-        viewer = next(
-            iter(sorted((EXECUTED / "outputs").glob("*.html"))), None
-        )  # of notebook 06: a synthetic tumour slide
-        if viewer is None:
-            print(f"{EXECUTED / 'outputs'}: holds no viewer page, which notebook 06 writes. Run `make course`.")
+        viewers = sorted((EXECUTED / "outputs").glob("*.html"))  # of notebook 06: a synthetic tumour slide
+        if not viewers:
+            print(f"{EXECUTED / 'outputs'} holds no viewer page; notebook 06 writes one. Run `make course`.")
             return 2
-        shutil.copy(viewer, OUT / "_static" / "viewer.html")
-        print(f"the site lies in {OUT.relative_to(ROOT)}: open {OUT.relative_to(ROOT) / 'index.html'}")
+        shutil.copy(viewers[0], OUT / "_static" / "viewer.html")
+        print(f"the site is in {OUT.relative_to(ROOT)}: open {OUT.relative_to(ROOT) / 'index.html'}")
     return done.returncode
 
 

@@ -22,18 +22,26 @@ from mil_tutorial.commands.course import run_course, table
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE, EXECUTED, OUT = ROOT / "notebooks", ROOT / "build" / "notebooks", ROOT / "build" / "workshop"
+FROM_AFAR = re.compile(
+    r'<script src=""></script>|<script type="(?:module|text/x-mathjax-config)">.*?</script>', re.DOTALL
+)
 NOTE = re.compile(r"<!-- instructor, (\d+) min: (.*?) -->\n?", re.DOTALL)
-
-
 BADGE = re.compile(r"^\[!\[.*(?:colab|binder).*\n?", re.MULTILINE | re.IGNORECASE)
 SETTINGS = """<script>window.MathJax = {tex: {inlineMath: [["$", "$"]]}};</script>
-<style>.reveal section img { max-height: 560px !important; } .reveal .jp-RenderedHTMLCommon { font-size: 34px !important; line-height: 1.35; } .reveal table { font-size: 28px; } .anchor-link { display: none; }</style>"""
+<style>
+.reveal section img { max-height: 560px !important; }
+.reveal .jp-RenderedHTMLCommon { font-size: 34px !important; line-height: 1.35; }
+.reveal table { font-size: 28px; }
+.anchor-link { display: none; }
+</style>"""
 START = """<script src="reveal/dist/reveal.js"></script><script src="reveal/plugin/notes/notes.js"></script>
-<script>Reveal.initialize({hash: true, slideNumber: "c/t", width: 1100, height: 720, plugins: [RevealNotes]});</script>"""
+<script>
+Reveal.initialize({hash: true, slideNumber: "c/t", width: 1100, height: 720, plugins: [RevealNotes]});
+</script>"""
 
 
 def with_outputs(source: Path):
-    """A notebook with the outputs of its executed copy; None if that is missing, failed, or was made from other code."""
+    """A notebook with the outputs of its executed copy; None if that is missing, has failed, or has other code."""
     notebook, executed = nbformat.read(source, as_version=4), EXECUTED / source.name
     if not executed.exists():
         return None
@@ -49,7 +57,7 @@ def with_outputs(source: Path):
 
 
 def executed_notebooks() -> dict:
-    """All notebooks with their outputs, by name; the course is executed first if some are missing or were made from other code."""
+    """All notebooks with their outputs, by name; the course is executed first if an executed copy cannot be used."""
     sources = sorted(SOURCE.glob("0*.ipynb"))
     if missing := [p.stem for p in sources if with_outputs(p) is None]:
         print(f"executing the notebooks first ({', '.join(missing)} changed)")
@@ -139,6 +147,19 @@ def _typed(cell, kind: str):
     return cell
 
 
+def shown(paragraphs: list[str], section: str) -> list[str]:
+    """The paragraphs of a section that fit a slide; formulas, predictions and the recap always."""
+    if section == "Exercises":
+        return [paragraphs[0], "Work alone for five minutes, then in pairs. The check cell says what is missing."]
+    kept, letters = [], 0
+    for p in paragraphs:
+        letters += len(p)
+        formula = "$$" in p or (p.startswith("|") and "$" in p)
+        if letters < 420 or section == "Recap" or formula or "**Predict:**" in p:
+            kept.append(p)
+    return kept
+
+
 def slides(executed):
     """One slide for each section with its first paragraph, one for each figure; all other words are speaker's notes."""
     cells, section = [], ""
@@ -146,9 +167,9 @@ def slides(executed):
         if cell.cell_type == "code":
             figures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
             if figures and section not in ("", "Exercises"):
-                shown = copy.deepcopy(cell)
-                shown.outputs = copy.deepcopy(figures)
-                cells.append(_typed(shown, "subslide"))
+                figure = copy.deepcopy(cell)
+                figure.outputs = copy.deepcopy(figures)
+                cells.append(_typed(figure, "subslide"))
             continue
         for piece in pieces(cell):
             text, spoken = NOTE.sub("", piece).strip(), [f"{m} min. {t}" for m, t in NOTE.findall(piece)]
@@ -160,22 +181,7 @@ def slides(executed):
                 if section in ("Quiz", "References"):
                     continue
                 paragraphs = [p for p in text.split("\n\n") if p.strip() and "<details>" not in p]
-                kept, letters = [], 0
-                for p in paragraphs:  # what fits a slide; formulas, predictions and the recap always
-                    letters += len(p)
-                    if (
-                        letters < 420
-                        or section == "Recap"
-                        or "$$" in p
-                        or (p.startswith("|") and "$" in p)
-                        or "**Predict:**" in p
-                    ):
-                        kept.append(p)
-                if section == "Exercises":
-                    kept = [
-                        paragraphs[0],
-                        "Work alone for five minutes, then in pairs. The check cell says what is missing.",
-                    ]
+                kept = shown(paragraphs, section)
                 spoken += [p for p in paragraphs if p not in kept and section != "Exercises"]
                 cells.append(_typed(nbformat.v4.new_markdown_cell("\n\n".join(kept)), "slide"))
             elif section not in ("", "Exercises"):
@@ -188,7 +194,7 @@ def slides(executed):
 
 
 def write_slides(executed, name: str, folder: Path) -> None:
-    """A reveal.js deck from an executed notebook; reveal.js and MathJax lie beside it."""
+    """A reveal.js deck from an executed notebook; reveal.js and MathJax are beside it."""
     from nbconvert import SlidesExporter
 
     for package, part, copied in (
@@ -201,22 +207,22 @@ def write_slides(executed, name: str, folder: Path) -> None:
         if not (folder / copied).exists():
             shutil.copytree(Path(spec.origin).parent / part, folder / copied)
     exporter = SlidesExporter(
-        reveal_url_prefix="reveal", reveal_theme="white", reveal_number="c/t", exclude_input=True, exclude_input_prompt=True,
-        exclude_output_prompt=True, require_js_url="", jquery_url="", mathjax_url="mathjax/tex-mml-chtml.js",
-    )  # fmt: skip
-    page, _ = exporter.from_notebook_node(slides(executed), {"metadata": {"name": name}})
-    # nbconvert's page asks the network for require.js, mermaid and MathJax 2. Plain scripts from the folder do the same.
-    page = re.sub(
-        r'<script src=""></script>|<script type="(?:module|text/x-mathjax-config)">.*?</script>',
-        "",
-        page,
-        flags=re.DOTALL,
+        reveal_url_prefix="reveal",
+        reveal_theme="white",
+        reveal_number="c/t",
+        exclude_input=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        require_js_url="",
+        jquery_url="",
+        mathjax_url="mathjax/tex-mml-chtml.js",
     )
-    page, found = re.subn(r"<script>\s*require\(.*?</script>", START, page, flags=re.DOTALL)
-    if found != 1:
-        raise SystemExit(
-            f"nbconvert writes other slides than before ({found} places to start them). Look at make_workshop.py."
-        )
+    page, _ = exporter.from_notebook_node(slides(executed), {"metadata": {"name": name}})
+    # nbconvert's page asks the network for require.js, mermaid and MathJax 2. Scripts from the folder do the same.
+    page = FROM_AFAR.sub("", page)
+    page, places = re.subn(r"<script>\s*require\(.*?</script>", START, page, flags=re.DOTALL)
+    if places != 1:
+        raise SystemExit(f"nbconvert's slides have changed: {places} places start them, not one. See make_workshop.py.")
     page = page.replace("<head>", f"<head>{SETTINGS}", 1)
     (folder / f"{name}.html").write_text(page, encoding="utf-8")
 

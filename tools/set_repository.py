@@ -1,6 +1,6 @@
-"""Carry the repository's address from pyproject.toml (project.urls) to all places that show it. `--check` only compares.
+"""Carry the repository's address from pyproject.toml (project.urls) to all places that show it. `--check` compares.
 
-edit pyproject.toml, then: python tools/set_repository.py && make notebooks
+Edit pyproject.toml, then: python tools/set_repository.py && make notebooks
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ def badges(repository: str, notebook: str) -> str:
     owner = repository.removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{owner}/blob/main/notebooks/{notebook}.ipynb"
     binder = f"https://mybinder.org/v2/gh/{owner}/main?labpath=notebooks/{notebook}.ipynb"
-    return (f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})"
-            f" [![Open on Binder](https://mybinder.org/badge_logo.svg)]({binder})")  # fmt: skip
+    return " ".join(
+        [
+            f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})",
+            f"[![Open on Binder](https://mybinder.org/badge_logo.svg)]({binder})",
+        ]
+    )
 
 
 def main(check: bool) -> int:
@@ -42,18 +46,16 @@ def main(check: bool) -> int:
         notebook = path.stem if path.suffix == ".py" else first
         new = BADGES.sub(lambda m, n=notebook: (m[1] or "") + badges(repository, n), new)
         if (path.suffix == ".py" or path.name == "README.md") and not BADGES.search(new):
-            print(
-                f"{path.relative_to(ROOT)}: has no line with badges. Put one that begins with [![Open in Colab] under the title."
-            )
+            place = path.relative_to(ROOT)
+            print(f"{place} has no line with badges. Put one that begins with [![Open in Colab] under the title.")
             return 2
         if new != old:
             differ.append(str(path.relative_to(ROOT)))
             if not check:
                 path.write_text(new, encoding="utf-8")
     if differ:
-        print(
-            ("differ from pyproject.toml, run tools/set_repository.py: " if check else "changed: ") + ", ".join(differ)
-        )
+        what = "differ from pyproject.toml, run tools/set_repository.py" if check else "changed"
+        print(f"{what}: {', '.join(differ)}")
     return int(check and bool(differ))
 
 

@@ -2,8 +2,8 @@
 
     python tools/test_versions.py lowest-direct | highest   [--python 3.12] [--torch 2.13.0] [pytest options]
 
-On Linux torch brings its CUDA libraries: 3 GB to fetch, 6 GB on the disk while the tests run. `--torch` takes that version and leaves
-the libraries out, for an index that has a CPU build of it.
+On Linux torch brings its CUDA libraries: 3 GB to fetch, 6 GB on the disk while the tests run. `--torch` takes that
+version and leaves the libraries out, for an index that has a CPU build of it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         wanted, pins, env = Path(folder, "versions.txt"), Path(folder, "pins.txt"), Path(folder, "env")
         pins.write_text(f"torch=={args.torch}\n" if args.torch else "")
-        if run("uv", "pip", "compile", "pyproject.toml", "--extra", "course", "--extra", "test", "--resolution", args.versions, "-c", pins,
-               "--no-annotate", "--no-header", "-q", "--python", args.python, "-o", wanted):  # fmt: skip
+        extras, quiet = ["--extra", "course", "--extra", "test"], ["--no-annotate", "--no-header", "-q"]
+        limits = ["--resolution", args.versions, "-c", pins, "--python", args.python]
+        if run("uv", "pip", "compile", "pyproject.toml", *extras, *limits, *quiet, "-o", wanted):
             return 1
         left_out = CUDA if args.torch else ()
         lines = [v for v in wanted.read_text().splitlines() if not v.startswith(("mil-tutorial", *left_out))]
@@ -44,10 +45,16 @@ def main() -> int:
         if run("uv", "venv", "-q", "--seed", "--python", args.python, env):
             return 1
         inside = env / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-        # --no-deps: the list is complete.
-        if run("uv", "pip", "install", "-q", "--no-deps", "--python", inside, "-r", wanted) or run(
-            "uv", "pip", "install", "-q", "--no-deps", "--python", inside, "."
-        ):
+        install = [
+            "uv",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--python",
+            inside,
+        ]  # no dependencies: the list is complete
+        if run(*install, "-r", wanted) or run(*install, "."):
             return 1
         return run(inside, "-m", "pytest", "-q", *rest)
 

@@ -1,15 +1,13 @@
-"""Bags: all patches of one slide as a TensorDict, with one label for the whole.
-
-The keys are torchmil's: `X` features, `Y` bag label, `y_inst` patch labels, `adj` which patches touch, `coords` grid places.
-"""
+"""Bags from TRIDENT's files, read when asked for."""
 
 from __future__ import annotations
 
 import copy
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +16,9 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from mil_tutorial.bags.adjacency import build_adjacency
-from mil_tutorial.bags.packed import PackedFeatures, pack, packed_folder
-from mil_tutorial.errors import DataError
+from mil_tutorial.bags.memory import first_twice, pick_indices
+from mil_tutorial.bags.packed import PackedFeatures, list_features, pack, packed_folder
+from mil_tutorial.errors import DataError, require, require_integer, require_number
 from mil_tutorial.geometry import grid_cells
 from mil_tutorial.hdf5 import count_bad
 from mil_tutorial.tables import read_label_table
@@ -29,6 +28,56 @@ KEYS = ("X", "Y", "y_inst", "adj", "coords")
 
 KEEP = 256 * 2**20  # bytes of adjacency and patch labels that a dataset may remember
 
+NO_PLACES = np.empty((0, 2), np.int64)
+
+
+class Memory:
+    """Tensors that were built before, up to `KEEP` bytes. It starts empty in another process, which builds its own."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[tuple[str, str], torch.Tensor] = {}
+        self.bytes = 0
+
+    def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
+        return Memory, ()
+
+    def get(self, key: str, name: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The tensor `key` of slide `name`, built the first time."""
+        if (key, name) not in self.tensors:
+            value = build()
+            if self.bytes >= KEEP:
+                return value
+            self.tensors[key, name] = value
+            self.bytes += value._nnz() * 20 if value.is_sparse else value.numel() * 8
+        return self.tensors[key, name]
+
+
+def _check_types(values: dict[str, Any], kind: type | tuple[type, ...], expected: str) -> None:
+    for parameter, value in values.items():
+        require(isinstance(value, kind), parameter, value, expected)
+
+
+def _as_keys(bag_keys: Sequence[str]) -> tuple[str, ...]:
+    keys = tuple(bag_keys) if isinstance(bag_keys, Iterable) and not isinstance(bag_keys, str) else ()
+    good = bool(keys) and all(key in KEYS for key in keys)
+    require(good, "bag_keys", bag_keys, f"a list of some of {', '.join(KEYS)}")
+    return keys
+
+
+def _as_names(wsi_names: Sequence[str]) -> list[str]:
+    """The slides that were asked for, sorted."""
+    is_list = isinstance(wsi_names, Iterable) and not isinstance(wsi_names, str)
+    names = list(wsi_names) if is_list else []
+    good = is_list and all(isinstance(name, str) for name in names)
+    require(good, "wsi_names", wsi_names, "a list of slide names")
+    if not names:
+        raise DataError(
+            "wsi_names: no slide is named, so there are no bags. Check the list or the split it comes from."
+        )
+    if (twice := first_twice(names)) is not None:
+        raise DataError(f"wsi_names: slide {twice} is named twice. Name each slide once.")
+    return sorted(names)
+
 
 class TridentWSIDataset(Dataset):
     """Bags from TRIDENT's files, read when asked for. Takes torchmil's call of the same name as it stands.
@@ -36,72 +85,106 @@ class TridentWSIDataset(Dataset):
     Args:
         base_path: TRIDENT's run folder, such as `.../20x_512px_0px_overlap`.
         labels_path: CSV with the slides' labels.
-        feature_extractor: name of the encoder; features lie in `features_<name>`.
+        feature_extractor: name of the encoder; its features are in the folder `features_<name>`.
         patch_labels_path: folder of patch labels; `<base_path>/patch_labels` by default.
         wsi_names: the slides to take; by default all that have features and a label.
         bag_keys: which of X, Y, y_inst, adj, coords a bag holds.
-        patch_size: not needed, the files know; if given and in conflict with them, an error.
-        dist_thr, adj_with_dist, norm_adj: see `build_adjacency`.
+        patch_size: side of a patch in level-0 pixels. Not needed, as the files know it; another one is an error.
+        dist_thr: patches at most this many grid steps apart are neighbours; sqrt(2), the eight around a patch, by
+            default.
+        adj_with_dist: weigh neighbours by the distance of their features, see `build_adjacency`.
+        norm_adj: divide by the square roots of both degrees.
         load_at_init: read all bags now and keep them in memory.
-        packed: True packs the features into one memory-mapped store first, if that is not done yet (see `packed`); False
+        wsi_name_col: column of the CSV with the slides' names.
+        wsi_label_col: column of the CSV with their labels, 0 or 1.
+        packed: True packs the features into one memory-mapped store first, if that is not done yet (see `pack`); False
             reads TRIDENT's files; None takes a store if one is there and fits.
-        wsi_name_col, wsi_label_col: columns of the CSV.
 
     `dataset[i]` is a TensorDict with X (n, D) float32, Y () float32, y_inst (n,) int64, adj sparse (n, n) float32,
     coords (n, 2) int64 grid column and row from 0.
 
     Raises:
+        ParameterError: an argument cannot be used.
         DataError: a file is missing, damaged or does not fit, or a slide has no patch. The message names it.
 
     Source: call and keys follow torchmil 1.0.2 (Castro-Macías et al., 2025).
+
+    >>> from mil_tutorial import open_data
+    >>> data = open_data()
+    >>> dataset = TridentWSIDataset(data.trident_dir, data.root / "wsi_labels.csv", data.encoder, bag_keys=["X", "Y"])
+    >>> dataset[0]["X"].shape
+    torch.Size([38, 1280])
     """
 
+    # More than twelve parameters, and by position: torchmil's order. What is ours comes after the star.
     def __init__(
-        self, base_path: str | os.PathLike, labels_path: str | os.PathLike, feature_extractor: str,
-        patch_labels_path: str | os.PathLike | None = None, wsi_names: Sequence[str] | None = None, bag_keys: Sequence[str] = KEYS,
-        patch_size: int | None = None, dist_thr: float | None = None, adj_with_dist: bool = False, norm_adj: bool = True,
-        load_at_init: bool = False, wsi_name_col: str = "wsi_name", wsi_label_col: str = "wsi_label",
+        self,
+        base_path: str | os.PathLike[str],
+        labels_path: str | os.PathLike[str],
+        feature_extractor: str,
+        patch_labels_path: str | os.PathLike[str] | None = None,
+        wsi_names: Sequence[str] | None = None,
+        bag_keys: Sequence[str] = KEYS,
+        patch_size: int | None = None,
+        dist_thr: float | None = None,
+        adj_with_dist: bool = False,
+        norm_adj: bool = True,
+        load_at_init: bool = False,
+        wsi_name_col: str = "wsi_name",
+        wsi_label_col: str = "wsi_label",
+        *,
         packed: bool | None = None,
-    ):  # fmt: skip
-        self.base_path = Path(base_path)
+    ):
+        texts = {"feature_extractor": feature_extractor, "wsi_name_col": wsi_name_col, "wsi_label_col": wsi_label_col}
+        paths = {"base_path": base_path, "labels_path": labels_path, "patch_labels_path": patch_labels_path or ""}
+        flags = {"adj_with_dist": adj_with_dist, "norm_adj": norm_adj, "load_at_init": load_at_init}
+        _check_types(texts, str, "a text")
+        _check_types(paths, (str, os.PathLike), "a path")
+        _check_types(flags | {"packed": packed or False}, (bool, np.bool_), "True or False")
+        if patch_size is not None:
+            require_integer("patch_size", patch_size, low=1)
+        if dist_thr is not None:
+            require_number("dist_thr", dist_thr, low=0, open_low=True)
+        self.base_path, self.labels_path = Path(base_path), Path(labels_path)
         self.features_path = self.base_path / f"features_{feature_extractor}"
         self.patch_labels_path = Path(patch_labels_path) if patch_labels_path else self.base_path / "patch_labels"
-        unknown = set(bag_keys) - set(KEYS)
-        if unknown:
-            raise ValueError(f"bag_keys {sorted(unknown)} are unknown, expected some of {KEYS}.")
-        self.bag_keys, self.patch_size = tuple(bag_keys), patch_size
-        self.distance, self.adj_with_dist, self.norm_adj = dist_thr or np.sqrt(2), adj_with_dist, norm_adj
-        self.labels_path = Path(labels_path)
-        table = read_label_table(labels_path, wsi_name_col, wsi_label_col)
+        self.bag_keys, self.patch_size = _as_keys(bag_keys), patch_size
+        self.distance = np.sqrt(2) if dist_thr is None else dist_thr
+        self.adj_with_dist, self.norm_adj = adj_with_dist, norm_adj
+        table = read_label_table(labels_path, name_column=wsi_name_col, label_column=wsi_label_col)
         self._label = dict(zip(table["wsi_name"], table["wsi_label"], strict=True))
-        if not self.features_path.is_dir():
-            others = ", ".join(sorted(p.name for p in self.base_path.glob("features_*"))) or "none"
-            raise DataError(
-                f"{self.features_path}: there is no such folder (feature folders there: {others}). Check the encoder's name."
-            )
-        there = {p.stem for p in self.features_path.glob("*.h5") if not p.name.startswith(".")}
-        names = sorted(there & set(self._label)) if wsi_names is None else sorted(wsi_names)
-        lost = [n for n in names if n not in there]
-        if lost or not names:
-            what = (
-                f"{len(lost)} of {len(names)} slides have no features, such as {lost[0]}"
-                if lost
-                else "no slide has both features and a label"
-            )
-            raise DataError(f"{self.features_path}: {what}. Prepare them, or take them out of {self.labels_path.name}.")
-        nameless = [n for n in names if n not in self._label]
-        if nameless:
-            raise DataError(
-                f"{labels_path}: no label for slide {nameless[0]} and {len(nameless) - 1} more. Add the lines."
-            )
-        self.bag_names = names
-        self._store = self._open_store(feature_extractor, packed)
+        self.bag_names = self._find_slides(wsi_names)
+        self.store = self._open_store(feature_extractor, packed)
+        # Subsets share what follows.
         self._first: dict[str, tuple[int, str]] = {}  # feature size of the first slide read
+        self._memory = Memory()
         self._kept: dict[str, TensorDict] = {}
-        self._small: dict[tuple[str, str], torch.Tensor] = {}  # adjacency and patch labels that were built before
-        self._small_bytes = 0
         if load_at_init:
-            self._kept = {name: self._build_bag(name) for name in tqdm(names, desc="Loading bags", unit="bag")}
+            self._kept = {n: self._build_bag(n) for n in tqdm(self.bag_names, desc="Loading bags", unit="bag")}
+
+    def _find_slides(self, wanted: Sequence[str] | None) -> list[str]:
+        """The slides that were asked for, sorted; without `wanted`, all with features and a label."""
+        there = list_features(self.features_path)
+        if wanted is None:
+            names = sorted(there.keys() & self._label.keys())
+            if not names:
+                raise DataError(
+                    f"{self.features_path}: no slide has both features and a label: {len(there)} files, such as"
+                    f" {min(there)}.h5, and {len(self._label)} labels in {self.labels_path}, such as"
+                    f" {min(self._label, default='none')}. The names must be the same."
+                )
+            return names
+        names = _as_names(wanted)
+        lost = [n for n in names if n not in there]
+        if lost:
+            raise DataError(
+                f"{self.features_path}: {len(lost)} of {len(names)} slides have no features, such as {lost[0]}."
+                f" Prepare them, or take them out of {self.labels_path.name}."
+            )
+        if nameless := [n for n in names if n not in self._label]:
+            more = f" and {len(nameless) - 1} more" if len(nameless) > 1 else ""
+            raise DataError(f"{self.labels_path}: no label for slide {nameless[0]}{more}. Add it.")
+        return names
 
     def _open_store(self, encoder: str, packed: bool | None) -> PackedFeatures | None:
         if packed:
@@ -111,7 +194,8 @@ class TridentWSIDataset(Dataset):
             return None
         try:
             store = PackedFeatures(folder)
-            if not (why := store.changed(self.bag_names)):
+            why = store.changed(self.bag_names)
+            if why is None:
                 return store
         except DataError as error:  # damaged, or of another version: TRIDENT's files hold the same
             why = str(error).rstrip(".")
@@ -133,10 +217,14 @@ class TridentWSIDataset(Dataset):
         """Labels of the slides, in the order of the bags. No feature file is opened."""
         return [self._label[name] for name in self.bag_names]
 
-    def subset(self, indices: Sequence[int]) -> TridentWSIDataset:
-        """The same dataset with these bags only, in this order."""
+    def subset(self, indices: Iterable[int]) -> TridentWSIDataset:
+        """The same dataset with these bags only, in this order. It shares what the whole dataset keeps in memory.
+
+        Raises:
+            ParameterError: a number that is not in the dataset.
+        """
         part = copy.copy(self)
-        part.bag_names = [self.bag_names[i] for i in indices]
+        part.bag_names = [self.bag_names[i] for i in pick_indices(indices, len(self))]
         return part
 
     def read_patches(self, name: str) -> Patches:
@@ -154,63 +242,56 @@ class TridentWSIDataset(Dataset):
     def _check_side(self, path: Path, side: int) -> None:
         if self.patch_size is not None and self.patch_size != side:
             raise DataError(
-                f"{path}: patches are {side} level-0 pixels wide, patch_size={self.patch_size} was given. Leave patch_size out."
+                f"{path}: patches are {side} level-0 pixels wide, patch_size={self.patch_size} was given."
+                " Leave patch_size out."
             )
 
-    def _read_file(self, name: str, places: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """Features (n, D) and grid places (n, 2), these only if asked for, from TRIDENT's files."""
+    def _read_file(self, name: str, with_places: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Features (n, D) and grid places (n, 2) from TRIDENT's files; no places if they are not asked for."""
         path = self.features_path / f"{name}.h5"
-        features, feature_coords = read_features(path, coords=places)
+        features, feature_coords = read_features(path, coords=with_places)
         self._check_dim(path, features.shape[1])
         if bad := count_bad(features):
             raise DataError(f"{path}: {bad} features are NaN or infinite. Make its features again.")
-        if not places:
-            return features, None
+        if not with_places:
+            return features, NO_PLACES
         patches = self.read_patches(name)
         self._check_side(path, patches.geometry.patch_size_level0)
         order = match_rows(path, feature_coords, len(features), patches)
         return features if order is None else features[order], patches.geometry.cells(patches.coords)
 
-    def _read_store(self, name: str, places: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    def _read_store(self, store: PackedFeatures, name: str, with_places: bool) -> tuple[np.ndarray, np.ndarray]:
         """The same from the packed store."""
-        slide = self._store.slides[name]
-        self._check_side(self._store.folder, slide.patch_size_level0)
-        features, coords = self._store.rows(name)
-        return features, grid_cells(coords, slide.step_level0) if places else None
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_small": {}, "_small_bytes": 0}  # workers build their own
-
-    def _remember(self, key: str, name: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """What is small beside the features is built once, as long as all of it stays below `KEEP` bytes."""
-        if (key, name) not in self._small:
-            value = build()
-            if self._small_bytes >= KEEP:
-                return value
-            self._small[key, name] = value
-            count = value._nnz() * 20 if value.is_sparse else value.numel() * 8
-            self._small_bytes += count
-        return self._small[key, name]
+        slide = store.slides[name]
+        self._check_side(store.folder, slide.patch_size_level0)
+        features, coords = store.rows(name)
+        return features, grid_cells(coords, slide.step_level0) if with_places else NO_PLACES
 
     def _build_bag(self, name: str) -> TensorDict:
-        places = bool({"coords", "adj", "y_inst"} & set(self.bag_keys)) or self.patch_size is not None
-        features, cells = (self._read_store if self._store else self._read_file)(name, places)
+        keys = set(self.bag_keys)
+        with_places = bool({"coords", "adj", "y_inst"} & keys) or self.patch_size is not None
+        if self.store is None:
+            features, places = self._read_file(name, with_places)
+        else:
+            features, places = self._read_store(self.store, name, with_places)
         if len(features) == 0:
             raise DataError(
-                f"{self.features_path / name}.h5: slide {name} has no patches, and a bag needs at least one. Leave the slide out of the split."
+                f"{self.features_path / name}.h5: slide {name} has no patches, and a bag needs at least one."
+                " Leave the slide out of the split."
             )
         bag = {"X": torch.from_numpy(features.astype(np.float32, copy=False))}
-        if "coords" in self.bag_keys:
-            bag["coords"] = torch.from_numpy(cells)
-        if "adj" in self.bag_keys:
-            weigh = features if self.adj_with_dist else None
-            bag["adj"] = self._remember(
-                "adj", name, lambda: build_adjacency(cells, self.distance, weigh, self.norm_adj)
-            )
-        if "y_inst" in self.bag_keys:
-            file = self.patch_labels_path / f"{name}.h5"
-            bag["y_inst"] = self._remember(
-                "y_inst", name, lambda: torch.from_numpy(read_patch_labels(file, len(features)))
-            ).clone()
+        if "coords" in keys:
+            bag["coords"] = torch.from_numpy(places)
+        if "adj" in keys:
+            bag["adj"] = self._memory.get("adj", name, lambda: self._adjacency(places, features))
+        if "y_inst" in keys:
+            bag["y_inst"] = self._memory.get("y_inst", name, lambda: self._patch_labels(name, len(features))).clone()
         bag["Y"] = torch.tensor(float(self._label[name]))
         return TensorDict({key: bag[key] for key in self.bag_keys})
+
+    def _adjacency(self, places: np.ndarray, features: np.ndarray) -> torch.Tensor:
+        weigh = features if self.adj_with_dist else None
+        return build_adjacency(places, distance=self.distance, features=weigh, normalize=self.norm_adj)
+
+    def _patch_labels(self, name: str, n: int) -> torch.Tensor:
+        return torch.from_numpy(read_patch_labels(self.patch_labels_path / f"{name}.h5", n))

@@ -1,4 +1,4 @@
-"""Run the course: execute the six notebooks one after another and say how each went."""
+"""`mil-tutorial course`: execute the six notebooks one after another and say how each went."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ import json
 import os
 import re
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from mil_tutorial.errors import DataError
-from mil_tutorial.files import written_whole
+from mil_tutorial.data import VARIABLE, open_data
+from mil_tutorial.errors import DataError, require
+from mil_tutorial.files import check_writable, written_whole
+
+if TYPE_CHECKING:
+    from nbclient import NotebookClient
+    from nbformat import NotebookNode
 
 KEY_RESULT = "Key result:"  # a notebook prints one line that begins so
 
@@ -26,9 +33,33 @@ else:
 """
 
 
+def options(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("--data", help="your own data root instead of the synthetic slides")
+    parser.add_argument("--out", default="build/notebooks", help="folder of the executed copies")
+    parser.add_argument("--only", help="only notebooks whose name begins so, such as 03")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Execute them and print the table; 1 if one failed."""
+    runs = run_course(args.out, only=args.only, data=args.data)
+    print(table(runs))
+    print(f"\nThe executed notebooks are in {runs[0].copy.parent}")
+    return int(any(r.error for r in runs))
+
+
 @dataclass(frozen=True)
 class NotebookRun:
-    """One executed notebook: name, seconds, peak memory in bytes, its key result, the executed copy, the error if it failed."""
+    """One executed notebook.
+
+    Attributes:
+        name: of the notebook, without its ending.
+        seconds: how long it took.
+        peak: most memory, in bytes.
+        result: its key result.
+        copy: the executed copy.
+        error: the last line of what went wrong, "" if nothing did.
+    """
 
     name: str
     seconds: float
@@ -39,32 +70,109 @@ class NotebookRun:
 
 
 def notebook_folder() -> Path:
-    """The folder of the notebooks: the checkout's, else the copy inside the installed package."""
-    here = Path(__file__).parent
-    for folder in (here.parent / "notebooks", here / "_notebooks"):
+    """The folder of the notebooks: the checkout's, else the copy inside the installed package.
+
+    Raises:
+        DataError: neither is there.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package.parent / "notebooks", package / "_notebooks"):
         if list(folder.glob("0*.ipynb")):
             return folder
     raise DataError(
-        f"{here}: the notebooks are not there. Run `make notebooks` in the checkout, or install the package again."
+        f"{package}: the notebooks are not there. Run `make notebooks` in the checkout, or install the package again."
     )
 
 
-def _key_result(notebook) -> str:
-    text = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", ()) if o.output_type == "stream")
-    found = re.findall(rf"^{KEY_RESULT}\s*(.+)$", text, re.MULTILINE)
-    return found[-1].strip() if found else ""
+def run_course(
+    out: str | os.PathLike[str] = "build/notebooks",
+    *,
+    only: str | None = None,
+    data: str | os.PathLike[str] | None = None,
+) -> list[NotebookRun]:
+    """Execute all notebooks with a progress bar.
+
+    Args:
+        out: folder of the executed copies; after a run of all of them `course.json` there holds seconds and memory.
+        only: execute only the notebooks whose name begins so.
+        data: as `open_data`; the notebooks' kernels get it.
+
+    Raises:
+        ParameterError: no notebook's name begins with `only`.
+        DataError: the packages of the course are not installed, `data` is not a data root, or `out` cannot be written.
+    """
+    try:
+        import ipykernel  # noqa: F401
+        import nbclient  # noqa: F401
+    except ImportError as error:
+        raise DataError(
+            f"{error.name} is not installed. The course needs: pip install 'mil-tutorial[course]'."
+        ) from error
+    paths = _notebooks(only)
+    environment = dict(os.environ)
+    if data or VARIABLE in environment:
+        environment[VARIABLE] = str(open_data(data).root)  # kernels run in another folder: not a relative path
+    folder, runs = Path(out).resolve(), []
+    check_writable(folder / "course.json")
+    with tqdm(paths, desc="Running the course", unit="notebook") as bar:
+        for path in bar:
+            bar.set_postfix_str(path.stem)
+            runs.append(run_notebook(path, folder / path.name, environment=environment, bar=bar))
+    if only is None:
+        measured = [
+            {
+                "name": r.name,
+                "seconds": round(r.seconds, 1),
+                "gigabytes": round(r.peak / 2**30, 2),
+                "result": r.result,
+                "error": r.error,
+            }
+            for r in runs
+        ]
+        with written_whole(folder / "course.json") as temporary:
+            temporary.write_text(json.dumps(measured, indent=1), encoding="utf-8")
+    return runs
 
 
-def run_notebook(path: Path, target: Path, timeout: int = 1200, bar: tqdm | None = None) -> NotebookRun:
-    """Execute one notebook in a kernel of its own and write the executed copy, also if a cell fails."""
+def _notebooks(only: str | None) -> list[Path]:
+    """The notebooks to execute, in their order.
+
+    Raises:
+        ParameterError: no name begins with `only`.
+    """
+    paths = sorted(notebook_folder().glob("0*.ipynb"))
+    if only is None:
+        return paths
+    chosen = [p for p in paths if only and p.stem.startswith(only)]
+    require(bool(chosen), "only", only, f"the beginning of one of {', '.join(p.stem for p in paths)}")
+    return chosen
+
+
+def run_notebook(
+    path: Path,
+    target: Path,
+    *,
+    timeout: int = 1200,
+    environment: Mapping[str, str] | None = None,
+    bar: tqdm | None = None,
+) -> NotebookRun:
+    """Execute one notebook in a kernel of its own and write the executed copy, also if a cell fails.
+
+    Args:
+        path: the notebook.
+        target: the copy.
+        timeout: most seconds of a cell.
+        environment: variables of the kernel; those of this process by default.
+        bar: shows the cell that runs.
+    """
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = nbformat.read(path, as_version=4)
     target.parent.mkdir(parents=True, exist_ok=True)
 
-    def on_cell(cell, cell_index):
+    def on_cell(cell: NotebookNode, cell_index: int) -> None:
         if bar is not None:
             bar.set_postfix_str(f"{path.stem} cell {cell_index + 1}/{len(notebook.cells)}")
 
@@ -77,54 +185,35 @@ def run_notebook(path: Path, target: Path, timeout: int = 1200, bar: tqdm | None
     )
     start, error, peak = time.perf_counter(), "", 0
     try:
-        with client.setup_kernel():
+        with client.setup_kernel(env=dict(os.environ if environment is None else environment)):
             for index, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, index)
             seconds = time.perf_counter() - start
-            probe = nbformat.v4.new_code_cell(_PEAK)
-            title = notebook.cells[0]
-            client.execute_cell(probe, 0, store_history=False)
-            notebook.cells[0] = title  # nbclient puts the cell that it ran in the place that it is told
-            peak = int(probe.outputs[0]["text"])
-    except (CellExecutionError, CellTimeoutError) as failure:
+            peak = _peak(client)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
         seconds, error = time.perf_counter() - start, str(failure).strip().splitlines()[-1]
     with written_whole(target) as temporary:
         nbformat.write(notebook, temporary)
     return NotebookRun(path.stem, seconds, peak, _key_result(notebook), target, error)
 
 
-def run_course(out: str | os.PathLike = "build/notebooks", only: str | None = None) -> list[NotebookRun]:
-    """Execute all notebooks, or those whose name begins with `only`, with a progress bar. `out` gets the executed copies, and
-    after a run of all of them `course.json` with seconds and memory.
+def _peak(client: NotebookClient) -> int:
+    """Most memory that the client's kernel has had, in bytes."""
+    import nbformat
 
-    Raises:
-        DataError: the packages of the course are not installed, or no notebook of that name.
-    """
-    try:
-        import ipykernel  # noqa: F401
-        import nbclient  # noqa: F401
-    except ImportError as error:
-        raise DataError(
-            f"{error.name} is not installed. The course needs: pip install 'mil-tutorial[course]'."
-        ) from error
-    paths = sorted(notebook_folder().glob("0*.ipynb"))
-    paths = [p for p in paths if only is None or p.stem.startswith(only)]
-    if not paths:
-        raise DataError(f"{notebook_folder()}: no notebook begins with {only!r}. Give a number from 01 to 06.")
-    out, runs = Path(out).resolve(), []
-    with tqdm(paths, desc="Running the course", unit="notebook") as bar:
-        for path in bar:
-            bar.set_postfix_str(path.stem)
-            runs.append(run_notebook(path, out / path.name, bar=bar))
-    if only is None:
-        measured = [{"name": r.name, "seconds": round(r.seconds, 1), "gigabytes": round(r.peak / 2**30, 2), "result": r.result,
-                     "error": r.error} for r in runs]  # fmt: skip
-        with written_whole(out / "course.json") as temporary:
-            temporary.write_text(json.dumps(measured, indent=1), encoding="utf-8")
-    return runs
+    probe, title = nbformat.v4.new_code_cell(_PEAK), client.nb.cells[0]
+    client.execute_cell(probe, 0, store_history=False)
+    client.nb.cells[0] = title  # nbclient puts the cell that it ran in the place that it is told
+    return int(probe.outputs[0]["text"])
 
 
-def table(runs: list[NotebookRun]) -> str:
+def _key_result(notebook: NotebookNode) -> str:
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", ()) if o.output_type == "stream"]
+    results = re.findall(rf"^{KEY_RESULT}\s*(.+)$", "".join(o.get("text", "") for o in outputs), re.MULTILINE)
+    return results[-1].strip() if results else ""
+
+
+def table(runs: Sequence[NotebookRun]) -> str:
     """The runs as a table in plain text."""
     wide = max(len(r.name) for r in runs)
     lines = [f"{'notebook':<{wide}}  seconds  memory   key result", "-" * (wide + 60)]
@@ -133,23 +222,3 @@ def table(runs: list[NotebookRun]) -> str:
         lines.append(f"{r.name:<{wide}}  {r.seconds:7.1f}  {r.peak / 2**30:4.2f} GB  {outcome}")
     lines.append(f"{'total':<{wide}}  {sum(r.seconds for r in runs):7.1f}")
     return "\n".join(lines)
-
-
-def options(p: argparse.ArgumentParser) -> None:
-    """Its options."""
-    p.add_argument("--data", help="your own data root instead of the synthetic slides")
-    p.add_argument("--out", default="build/notebooks", help="folder of the executed copies")
-    p.add_argument("--only", help="only notebooks whose name begins so, such as 03")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run it; the exit code."""
-    from mil_tutorial.commands.course import run_course, table
-    from mil_tutorial.data import VARIABLE
-
-    if args.data:
-        os.environ[VARIABLE] = str(Path(args.data).expanduser().resolve())
-    runs = run_course(args.out, args.only)
-    print(table(runs))
-    print(f"\nThe executed notebooks lie in {runs[0].copy.parent}")
-    return int(any(r.error for r in runs))

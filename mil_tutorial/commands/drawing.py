@@ -1,29 +1,29 @@
-"""The fixture as a data root: what ships with the package, what is drawn on demand, and the proof that both agree."""
+"""Draw the fixture's slides, build what ships with the package, and show that both agree."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
-import multiprocessing
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
+from mil_tutorial.commands.processes import process_map
 from mil_tutorial.errors import DataError
-from mil_tutorial.files import end_with_parent, written_whole
+from mil_tutorial.files import written_whole
 from mil_tutorial.fixture.plan import EDITION, ROSTER, TEST, TRAIN, plan_slide
 from mil_tutorial.fixture.tree import ENCODER, MARKER, RUN, SHIPPED, copy_shipped
-from mil_tutorial.hdf5 import open_h5
-from mil_tutorial.trident import read_features, read_patches, write_features
+from mil_tutorial.fixture.write import render
+from mil_tutorial.trident import read_features, read_patch_labels, read_patches, write_features
+
+if TYPE_CHECKING:
+    from mil_tutorial.slides.encoders import PatchEncoder
 
 # Shipped features are float32, as torchmil needs them, rounded to this step, so that they compress to a third.
 FEATURE_STEP = 1 / 512
@@ -32,101 +32,13 @@ FEATURE_STEP = 1 / 512
 FEATURE_TOLERANCE = 0.02
 
 
-def _single_thread() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(1)
-
-
-def _begin_worker() -> None:
-    end_with_parent()
-    _single_thread()
-
-
-def _for_each(function: Callable, names: Sequence[str], what: str, workers: int | None) -> dict:
-    """Call `function(name)` for each name on several processes, with a progress bar; results by name."""
-    workers = workers or os.cpu_count() or 1
-    results = {}
-    with (
-        ProcessPoolExecutor(
-            min(workers, len(names)), multiprocessing.get_context("spawn"), initializer=_begin_worker
-        ) as pool,
-        tqdm(total=len(names), desc=what, unit="slide") as bar,
-    ):
-        jobs = {pool.submit(function, name): name for name in names}
-        try:
-            for job in as_completed(jobs):
-                results[jobs[job]] = job.result()
-                bar.update()
-        except BrokenProcessPool as error:
-            raise DataError(
-                f"{what}: a worker was ended from outside; is the memory full? Run it again with --workers 1."
-            ) from error
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)  # not the rest of the queue first
-            raise
-    return results
-
-
-def _render_one(name: str, root: Path) -> None:
-    from mil_tutorial.fixture.write import render
-
-    render(name, root)
-
-
-def render_slides(root: Path, names: Sequence[str] = ROSTER, workers: int | None = None) -> None:
+def render_slides(root: Path, names: Sequence[str] = ROSTER, *, workers: int | None = None) -> None:
     """Draw slides with masks and annotations into a data root; what is there already stays."""
     copy_shipped(root)
-    _for_each(functools.partial(_render_one, root=root), names, "Drawing slides", workers)
+    _for_each(functools.partial(render, root=root), names, "Drawing slides", workers)
 
 
-@functools.cache
-def _encoder():
-    from mil_tutorial.slides.encoders import load_encoder
-
-    return load_encoder(ENCODER)
-
-
-def _prepare_one(name: str, root: Path, job_dir: Path) -> None:
-    """Slide -> coordinates, features and patch labels, in `job_dir`."""
-    from mil_tutorial.fixture.write import render
-    from mil_tutorial.slides.labels import label_slide
-    from mil_tutorial.slides.prepare import PrepareOptions, prepare_slide
-
-    prepare_slide(render(name, root), job_dir, PrepareOptions(), _encoder())
-    run = job_dir / RUN
-    label_slide(name, plan_slide(name).label, root / "masks", run / "patches", run / "patch_labels")
-
-
-def _verify_one(name: str, root: Path) -> float:
-    """Make a slide's files anew and compare them with the shipped ones: the largest difference of a feature."""
-    with tempfile.TemporaryDirectory() as folder:
-        _prepare_one(name, root, Path(folder))
-        new, shipped = Path(folder) / RUN, SHIPPED / "trident_processed" / RUN
-        coords, shipped_coords = (read_patches(r / "patches" / f"{name}_patches.h5").coords for r in (new, shipped))
-        if not np.array_equal(coords, shipped_coords):
-            raise DataError(
-                f"{name}: {len(coords)} patches come out of the drawn slide, {len(shipped_coords)} are shipped, or at other places."
-            )
-        features, shipped_features = (
-            read_features(r / f"features_{ENCODER}" / f"{name}.h5")[0].astype(np.float32) for r in (new, shipped)
-        )
-        labels, shipped_labels = (_read_h5(r / "patch_labels" / f"{name}.h5", "patch_labels") for r in (new, shipped))
-        if not np.array_equal(labels, shipped_labels):
-            raise DataError(f"{name}: the drawn mask gives other patch labels than the shipped ones.")
-    return float(np.abs(features - shipped_features).max())
-
-
-def _read_h5(path: Path, key: str) -> np.ndarray:
-    with open_h5(path) as file:
-        return file[key][:]
-
-
-def verify(root: Path, names: Sequence[str] = ROSTER, workers: int | None = None) -> dict[str, float]:
+def verify(root: Path, names: Sequence[str] = ROSTER, *, workers: int | None = None) -> dict[str, float]:
     """Show that the shipped files come out of the slides again.
 
     Returns:
@@ -135,19 +47,48 @@ def verify(root: Path, names: Sequence[str] = ROSTER, workers: int | None = None
     Raises:
         DataError: a slide differs.
     """
-    differences = _for_each(functools.partial(_verify_one, root=root), names, "Verifying", workers)
+    differences = _for_each(functools.partial(verify_one, root=root), names, "Verifying", workers)
     for name, difference in differences.items():
-        if difference > FEATURE_TOLERANCE:
+        if not difference <= FEATURE_TOLERANCE:
             raise DataError(
-                f"{name}: features differ by {difference:.4f} from the shipped ones, at most {FEATURE_TOLERANCE} was expected."
+                f"{name}: features differ by {difference:.4f} from the shipped ones,"
+                f" at most {FEATURE_TOLERANCE} was expected."
             )
     return differences
 
 
-def build(target: Path = SHIPPED, workers: int | None = None) -> None:
-    """Make what the package ships, from nothing. For maintainers, after a change to the drawing."""
-    import hashlib
+def verify_one(name: str, root: Path) -> float:
+    """Make a slide's files again and compare them with the shipped ones.
 
+    Returns:
+        The largest absolute difference of a feature.
+
+    Raises:
+        DataError: coordinates or labels differ.
+    """
+    shipped = SHIPPED / "trident_processed" / RUN
+    with tempfile.TemporaryDirectory() as folder:
+        _prepare_one(name, root, Path(folder))
+        made = Path(folder) / RUN
+        coords, shipped_coords = (
+            read_patches(run / "patches" / f"{name}_patches.h5").coords for run in (made, shipped)
+        )
+        if not np.array_equal(coords, shipped_coords):
+            raise DataError(
+                f"{name}: the drawn slide gives {len(coords)} patches, shipped are {len(shipped_coords)},"
+                " or they are at other places."
+            )
+        labels, shipped_labels = (read_patch_labels(run / "patch_labels" / f"{name}.h5") for run in (made, shipped))
+        if not np.array_equal(labels, shipped_labels):
+            raise DataError(f"{name}: the drawn mask gives other patch labels than the shipped ones.")
+        features, shipped_features = (
+            read_features(run / f"features_{ENCODER}" / f"{name}.h5")[0].astype(np.float32) for run in (made, shipped)
+        )
+    return float(np.abs(features - shipped_features).max())
+
+
+def build(target: Path = SHIPPED, *, workers: int | None = None) -> None:
+    """Make what the package ships, from nothing. For maintainers, after a change to the drawing."""
     with tempfile.TemporaryDirectory() as folder:
         root, jobs = Path(folder), Path(folder) / "trident_processed"
         _for_each(functools.partial(_prepare_one, root=root, job_dir=jobs), ROSTER, "Building the fixture", workers)
@@ -162,20 +103,56 @@ def build(target: Path = SHIPPED, workers: int | None = None) -> None:
             patches = read_patches(run / "patches" / f"{name}_patches.h5")
             write_features(shipped / f"features_{ENCODER}" / f"{name}.h5", features, patches, ENCODER, compress=True)
             digest.update(features.tobytes())
-        for file, names in (("wsi_labels", ROSTER), ("train", TRAIN), ("test", TEST)):
-            table = pd.DataFrame({"wsi_name": names, "wsi_label": [plan_slide(n).label for n in names]})
-            table.to_csv(target / f"{file}.csv", index=False, lineterminator="\n")
-        plans = [plan_slide(n) for n in ROSTER]
-        reference = {
-            "wsi_name": ROSTER,
-            "lesion_size": [p.lesion_size or "none" for p in plans],
-            "scanner": [p.scanner.name for p in plans],
-        }
-        pd.DataFrame(reference).to_csv(target / "reference.csv", index=False, lineterminator="\n")
-        facts = {
-            "what": "Synthetic slides drawn by mil-tutorial. No patient, no scanner.",
-            "edition": EDITION,
-            "features": digest.hexdigest(),
-        }
-        with written_whole(target / MARKER) as temporary:
-            temporary.write_text(json.dumps(facts, indent=1) + "\n")
+    _write_tables(target)
+    facts = {
+        "what": "Synthetic slides drawn by mil-tutorial. No patient, no scanner.",
+        "edition": EDITION,
+        "features": digest.hexdigest(),
+    }
+    with written_whole(target / MARKER) as temporary:
+        temporary.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _write_tables(target: Path) -> None:
+    """Labels, splits, and what is known of each slide."""
+    for file, names in (("wsi_labels", ROSTER), ("train", TRAIN), ("test", TEST)):
+        table = pd.DataFrame({"wsi_name": names, "wsi_label": [plan_slide(n).label for n in names]})
+        table.to_csv(target / f"{file}.csv", index=False, lineterminator="\n")
+    plans = [plan_slide(n) for n in ROSTER]
+    reference = {
+        "wsi_name": ROSTER,
+        "lesion_size": [p.lesion_size or "none" for p in plans],
+        "scanner": [p.scanner.name for p in plans],
+    }
+    pd.DataFrame(reference).to_csv(target / "reference.csv", index=False, lineterminator="\n")
+
+
+def _for_each(function: Callable[[str], Any], names: Sequence[str], what: str, workers: int | None) -> dict[str, Any]:
+    """Results of `function(name)` by name, made in processes."""
+    return dict(zip(names, process_map(function, names, what=what, workers=workers), strict=True))
+
+
+def _prepare_one(name: str, root: Path, job_dir: Path) -> None:
+    """Slide -> coordinates, features and patch labels, in `job_dir`."""
+    from mil_tutorial.devices import threads
+    from mil_tutorial.slides.labels import label_slide
+    from mil_tutorial.slides.prepare import PrepareOptions, prepare_slide
+
+    path, run = render(name, root), job_dir / RUN
+    with threads(1):  # a process for each core; and features in the last digit depend on the number of threads
+        prepare_slide(path, job_dir, PrepareOptions(), _encoder())
+    label_slide(
+        name,
+        plan_slide(name).label,
+        coords_dir=run / "patches",
+        save_dir=run / "patch_labels",
+        masks_dir=root / "masks",
+    )
+
+
+@functools.cache
+def _encoder() -> PatchEncoder:
+    """Loaded once in a process."""
+    from mil_tutorial.slides.encoders import load_encoder
+
+    return load_encoder(ENCODER)

@@ -1,4 +1,7 @@
-"""Read the command line and run one command. Each command is a module of this folder, with `options(parser)` and `run(args)`."""
+"""Read the command line and run one command.
+
+Each command is a module of this folder, with `options(parser)` and `run(args)`.
+"""
 
 from __future__ import annotations
 
@@ -78,11 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> None:
-    """The process `mil-tutorial`: it may set what the library must leave alone, and passes it on to the kernels it starts.
+    """The process `mil-tutorial`: it may set what the library must leave alone.
 
-    PyTorch's waiting threads spin by default. Beside one other busy program on two cores that made an epoch 26 times slower
-    (7.8 s against 0.3 s); asleep they cost nothing. It must be set before torch loads. Freed memory is kept for the next batch,
-    see `devices.keep_freed_memory`.
+    PyTorch's waiting threads spin by default. Beside one other busy program on two cores that made an epoch 26 times
+    slower (7.8 s against 0.3 s); asleep they cost nothing. It must be set before torch loads; kernels that the process
+    starts inherit it. Freed memory is kept for the next batch, see `devices.keep_freed_memory`.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from mil_tutorial.devices import keep_freed_memory

@@ -1,131 +1,220 @@
-"""Repeated training: folds x seeds x models, each a task of its own, here or on a cluster. Test slides are not touched."""
+"""`mil-tutorial repeat`: folds x seeds x models, each a task of its own, here or on a cluster.
+
+Test slides are not touched.
+"""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from mil_tutorial.commands.common import SCHEDULER, _encoder_and_data, _options
-from mil_tutorial.errors import DataError
-from mil_tutorial.files import read_json, write_json, written_whole
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
 
-# The command line takes the names from here at its start, so nothing large is imported above.
-MODELS = ("ABMIL", "gated ABMIL", "mean pooling", "max pooling")
+from mil_tutorial.bags.collate import make_loader
+from mil_tutorial.commands.common import SCHEDULER, add_data_options, asked, open_root
+from mil_tutorial.commands.engine import refuse_failures, run_tasks
+from mil_tutorial.commands.record import Record
+from mil_tutorial.data import open_data
+from mil_tutorial.errors import DataError, require, require_integer, require_number
+from mil_tutorial.files import digest, read_json, write_json, written_whole
+from mil_tutorial.models import ABMIL, MaxPool, MeanPool, MILPool
+from mil_tutorial.training.fit import fit
+from mil_tutorial.training.predict import predict
+from mil_tutorial.training.recipe import EPOCHS, LEARNING_RATE, split_bags
 
-
-def _model(name: str, dim: int):
-    from mil_tutorial.models import ABMIL, MaxPool, MeanPool
-
-    makers = {
-        "ABMIL": ABMIL,
-        "gated ABMIL": lambda d: ABMIL(d, gated=True),
-        "mean pooling": MeanPool,
-        "max pooling": MaxPool,
-    }
-    return makers[name](dim)
-
-
-def fingerprint(root: str | None, encoder: str) -> str:
-    """What runs stand on, in 16 hex digits: labels, split, and the features of all training slides."""
-    from mil_tutorial.data import open_data
-    from mil_tutorial.files import digest
-
-    files = open_data(root).inputs(encoder, "train")
-    return hashlib.sha256(" ".join(digest(f) for f in files).encode()).hexdigest()[:16]
+MODELS: dict[str, Callable[[int], MILPool]] = {
+    "ABMIL": ABMIL,
+    "gated ABMIL": lambda dim: ABMIL(dim, gated=True),
+    "mean pooling": MeanPool,
+    "max pooling": MaxPool,
+}
 
 
-def train_once(
-    root: str | None,
+def options(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    add_data_options(parser)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), help="which models: " + ", ".join(MODELS))
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--lr", type=float, default=LEARNING_RATE, help="learning rate")
+    parser.add_argument("--out", default="build/repeat", help="folder of the results; what is there already stays")
+    parser.add_argument("--scheduler", help=SCHEDULER)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is not there yet, and print the table."""
+    data = open_root(args)
+    encoder = args.encoder or data.encoder
+    root = None if data.synthetic and not args.data else str(data.root)
+    with Record(args.out, "repeat", asked(args), data.inputs(encoder, "train")):
+        table = repeat(
+            root,
+            encoder,
+            args.out,
+            models=args.models,
+            folds=args.folds,
+            seeds=args.seeds,
+            epochs=args.epochs,
+            lr=args.lr,
+            scheduler=args.scheduler,
+            trident_run=data.trident_dir.name,
+        )
+    print(
+        f"AUC of {args.folds} folds' slides together, mean and deviation over {len(args.seeds)} seeds;"
+        " test slides were not touched"
+    )
+    print(table.to_string(index=False, float_format="%.3f"))
+    return 0
+
+
+def repeat(
+    root: str | os.PathLike[str] | None,
     encoder: str,
-    model: str,
-    fold: int,
-    folds: int,
-    seed: int,
-    epochs: int,
-    lr: float,
-    target: str,
-    inputs: str,
-) -> dict:
-    """Train one model on all folds but one, score that one, and write the result; take the result that is there.
-
-    An inner part of the training folds chooses the epoch, so that the fold that is scored chooses nothing. It runs on the CPU, where
-    as many runs as there are cores go side by side.
+    out: str | os.PathLike[str],
+    *,
+    models: Sequence[str] = tuple(MODELS),
+    folds: int = 5,
+    seeds: Sequence[int] = (0, 1, 2),
+    epochs: int = EPOCHS,
+    lr: float = LEARNING_RATE,
+    scheduler: str | None = None,
+    progress: bool = True,
+    trident_run: str | None = None,
+) -> pd.DataFrame:
+    """Train folds x seeds x models and write one file for each, and `summary.csv`; what is there already stays.
 
     Args:
         root: data root; None takes what `open_data()` finds.
         encoder: name of the features.
-        model: one of `MODELS`.
-        fold, folds: which fold is scored, of how many; folds are stratified and depend on `seed`.
+        out: folder of the results.
+        models: some of ABMIL, gated ABMIL, mean pooling, max pooling.
+        folds, seeds: each seed makes its own folds, stratified by label.
         epochs, lr: see `fit`.
-        target: JSON file of the result.
-        inputs: see `fingerprint`; a result of other inputs is refused.
+        scheduler: of Dask, see `run_tasks`; None works here.
+        trident_run: name of the TRIDENT run folder, where the root holds several.
 
     Returns:
-        settings, best_epoch, and of the scored fold: slides, labels, probabilities, auc (None if it holds one class only).
+        DataFrame with a row for each model: runs, auc_mean over seeds (each the AUC of all folds' slides together),
+        auc_sd between seeds.
 
     Raises:
-        DataError: the data do not fit, there are too few slides, or the file is of a run with other settings.
+        ParameterError: an unknown model, or fewer than two folds, one seed or one epoch.
+        DataError: some runs failed (the message names each).
     """
-    import numpy as np
-    import torch
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedKFold, train_test_split
+    for model in models:
+        require(model in MODELS, "models", model, f"some of {', '.join(MODELS)}")
+    require_integer("folds", folds, low=2)
+    require_integer("epochs", epochs, low=1)
+    require_number("lr", lr, low=0, open_low=True)
+    require(len(seeds) > 0 and min(seeds) >= 0, "seeds", list(seeds), "whole numbers of at least 0, one or more")
+    out = Path(out).resolve()
+    place = None if root is None else str(Path(root).resolve())
+    inputs, tasks = fingerprint(place, encoder, trident_run), {}
+    for model in models:
+        for seed in seeds:
+            for fold in range(folds):
+                settings = {"encoder": encoder, "model": model, "fold": fold, "folds": folds, "seed": seed}
+                settings |= {"epochs": epochs, "lr": lr, "inputs": inputs}
+                name = f"{model.replace(' ', '-')}_seed{seed}_fold{fold}"
+                tasks[name] = (place, trident_run, settings, str(out / f"{name}.json"))
+    results, errors = run_tasks(train_once, tasks, scheduler=scheduler, what="Training", unit="run", progress=progress)
+    refuse_failures([*errors.values()], len(results), len(tasks), "runs")
+    table = _summarize(list(results.values()), models, seeds)
+    with written_whole(out / "summary.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    return table
 
-    from mil_tutorial.bags.collate import one_by_one
-    from mil_tutorial.bags.dataset import TridentWSIDataset
-    from mil_tutorial.data import open_data
-    from mil_tutorial.training.fit import fit, predict
 
-    settings = {
-        "encoder": encoder,
-        "model": model,
-        "fold": fold,
-        "folds": folds,
-        "seed": seed,
-        "epochs": epochs,
-        "lr": lr,
-        "inputs": inputs,
-    }
+def _summarize(results: Sequence[dict], models: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+    rows = []
+    for model in models:
+        aucs, runs = [], 0
+        for seed in seeds:
+            folds = [r for r in results if (r["settings"]["model"], r["settings"]["seed"]) == (model, seed)]
+            runs += len(folds)
+            labels, probabilities = (np.concatenate([r[k] for r in folds]) for k in ("labels", "probabilities"))
+            aucs.append(roc_auc_score(labels, probabilities))
+        deviation = np.std(aucs, ddof=1) if len(aucs) > 1 else np.nan
+        rows.append({"model": model, "runs": runs, "auc_mean": np.mean(aucs), "auc_sd": deviation})
+    return pd.DataFrame(rows)
+
+
+def fingerprint(root: str | None, encoder: str, trident_run: str | None = None) -> str:
+    """What runs rest on, in 16 hex digits: labels, split, and the features of all training slides."""
+    files = open_data(root, run=trident_run).inputs(encoder, "train")
+    return hashlib.sha256(" ".join(digest(f) for f in files).encode()).hexdigest()[:16]
+
+
+def train_once(root: str | None, trident_run: str | None, settings: dict[str, Any], target: str) -> dict[str, Any]:
+    """Train one model on all folds but one, score that one, and write the result; take the result that is there.
+
+    An inner part of the training folds chooses the epoch, so that the fold that is scored chooses nothing. It runs on
+    the CPU, where as many runs as there are cores go side by side.
+
+    Args:
+        root, trident_run: see `repeat`.
+        settings: encoder, model, fold, folds, seed, epochs, lr, and inputs, see `fingerprint`.
+        target: JSON file of the result.
+
+    Returns:
+        settings, best_epoch, and of the scored fold: slides, labels, probabilities, auc (None if it holds one class
+            only).
+
+    Raises:
+        DataError: the data do not fit, there are too few slides, or the file is of a run with other settings or inputs.
+    """
     path = Path(target)
     if path.exists():
         return read_result(path, settings)
-    data = open_data(root)
-    names = data.split("train")["wsi_name"].tolist()
-    bags = TridentWSIDataset(
-        data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=names, bag_keys=("X", "Y")
-    )
+    data, seed = open_data(root, run=trident_run), settings["seed"]
+    bags = data.bags("train", encoder=settings["encoder"])
     labels = np.array(bags.get_bag_labels())
     try:
-        parts = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
-        train, scored = parts[fold]
-        train, val = train_test_split(train, test_size=0.2, random_state=seed, stratify=labels[train])
+        folds = StratifiedKFold(settings["folds"], shuffle=True, random_state=seed).split(labels, labels)
+        kept, scored = list(folds)[settings["fold"]]
     except ValueError as error:
         raise DataError(
-            f"{data.root / 'train.csv'}: {len(labels)} slides cannot be split into {folds} folds ({error})."
+            f"{data.root / 'train.csv'}: {len(labels)} slides cannot be split into {settings['folds']} folds ({error})."
         ) from error
-
+    train, val = split_bags(bags.subset(kept), seed=seed)
     torch.manual_seed(seed)
-    network = _model(model, bags[0]["X"].shape[1])
+    model = MODELS[settings["model"]](bags[0]["X"].shape[1])
     history = fit(
-        network, one_by_one(bags.subset(train), seed), one_by_one(bags.subset(val)), epochs=epochs, lr=lr, device="cpu", seed=seed,
+        model,
+        make_loader(train, seed=seed),
+        make_loader(val),
+        epochs=settings["epochs"],
+        lr=settings["lr"],
+        device="cpu",
+        seed=seed,
         progress=False,
-    )  # fmt: skip
-    found = predict(network, one_by_one(bags.subset(scored)), "cpu")
-    if fingerprint(root, encoder) != inputs:
+    )
+    predictions = predict(model, make_loader(bags.subset(scored)), device="cpu")
+    if fingerprint(root, settings["encoder"], trident_run) != settings["inputs"]:
         raise DataError(f"{data.root}: labels or features have changed since this command began. Run it again.")
-    both = 0 < found.Y.sum() < len(found.Y)
+    both = 0 < predictions.Y.sum() < len(predictions.Y)
     result = {
-        "settings": settings, "best_epoch": history.best_epoch, "slides": found.names, "labels": found.Y.tolist(),
-        "probabilities": [float(p) for p in found.prob], "auc": float(roc_auc_score(found.Y, found.prob)) if both else None,
-    }  # fmt: skip
+        "settings": settings,
+        "best_epoch": history.best_epoch,
+        "slides": predictions.names,
+        "labels": predictions.Y.tolist(),
+        "probabilities": [float(p) for p in predictions.prob],
+        "auc": float(roc_auc_score(predictions.Y, predictions.prob)) if both else None,
+    }
     write_json(path, result)
     return result
 
 
-def read_result(path: Path, settings: dict) -> dict:
+def read_result(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """A result that is there already.
 
     Raises:
@@ -138,102 +227,14 @@ def read_result(path: Path, settings: dict) -> dict:
         sizes = {len(result[k]) for k in ("slides", "labels", "probabilities")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: is no whole result of repeated training ({error!s:.80}). Delete it and run again."
+            f"{path}: is not a whole result of repeated training ({error!s:.80}). Delete it and run again."
         ) from error
-    if changed or len(sizes) != 1:
-        what = (
-            f"{changed[0]} {before.get(changed[0])}, now it is {settings[changed[0]]}"
-            if changed
-            else "lists of different lengths"
+    if changed:
+        key = changed[0]
+        raise DataError(
+            f"{path}: was made with {key} {before.get(key)}, now it is {settings[key]}."
+            " Choose another --out, or delete the file."
         )
-        raise DataError(f"{path}: was made with {what}. Choose another --out, or delete the file.")
+    if len(sizes) != 1:
+        raise DataError(f"{path}: holds lists of different lengths. Delete it and run again.")
     return result
-
-
-def repeat(
-    root: str | os.PathLike | None, encoder: str, out: str | os.PathLike, models: Sequence[str] = MODELS, folds: int = 5,
-    seeds: Sequence[int] = (0, 1, 2), epochs: int = 20, lr: float = 5e-4, scheduler: str | None = None, progress: bool = True,
-):  # fmt: skip
-    """Train folds x seeds x models and write one file for each, and `summary.csv`; what is there already stays.
-
-    Returns:
-        DataFrame with a row for each model: runs, auc_mean over seeds (each the AUC of all folds' slides together),
-        auc_sd between seeds.
-
-    Raises:
-        DataError: an unknown model, or some runs failed (the message names each).
-    """
-    import numpy as np
-    import pandas as pd
-    from sklearn.metrics import roc_auc_score
-
-    from mil_tutorial.commands.engine import refuse_failures, run_tasks
-
-    unknown = [m for m in models if m not in MODELS]
-    if unknown:
-        raise DataError(f"--models {unknown[0]}: no such model. Choose of {', '.join(MODELS)}.")
-    if folds < 2 or not seeds or epochs < 1:
-        raise DataError(f"expected at least 2 --folds, one seed and one epoch, got {folds}, {len(seeds)} and {epochs}.")
-    out = Path(out).resolve()
-    root = None if root is None else str(Path(root).resolve())
-    inputs, tasks = fingerprint(root, encoder), {}
-    for model in models:
-        for seed in seeds:
-            for fold in range(folds):
-                name = f"{model.replace(' ', '-')}_seed{seed}_fold{fold}"
-                tasks[name] = (root, encoder, model, fold, folds, seed, epochs, lr, str(out / f"{name}.json"), inputs)
-    results, errors = run_tasks(train_once, tasks, scheduler, "Training", "run", progress)
-    refuse_failures([*errors.values()], len(results), len(tasks), "runs")
-    rows = []
-    for model in models:
-        aucs = []
-        for seed in seeds:
-            runs = [r for r in results.values() if r["settings"]["model"] == model and r["settings"]["seed"] == seed]
-            aucs.append(
-                roc_auc_score(
-                    np.concatenate([r["labels"] for r in runs]), np.concatenate([r["probabilities"] for r in runs])
-                )
-            )
-        rows.append(
-            {
-                "model": model,
-                "runs": folds * len(seeds),
-                "auc_mean": np.mean(aucs),
-                "auc_sd": np.std(aucs, ddof=1) if len(aucs) > 1 else np.nan,
-            }
-        )
-    table = pd.DataFrame(rows)
-    with written_whole(out / "summary.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    return table
-
-
-def options(p: argparse.ArgumentParser) -> None:
-    """Its options."""
-    p.add_argument("--data", help="data root; by default $MIL_TUTORIAL_DATA or the synthetic slides")
-    p.add_argument("--encoder", help="whose features to use")
-    p.add_argument("--models", nargs="+", default=list(MODELS), help="which models: " + ", ".join(MODELS))
-    p.add_argument("--folds", type=int, default=5)
-    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    p.add_argument("--epochs", type=int, default=20)
-    p.add_argument("--lr", type=float, default=5e-4, help="learning rate")
-    p.add_argument("--out", default="build/repeat", help="folder of the results; what is there already stays")
-    p.add_argument("--scheduler", help=SCHEDULER)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run it; the exit code."""
-    from mil_tutorial.commands.record import Record
-    from mil_tutorial.commands.repeat import repeat
-
-    data, encoder = _encoder_and_data(args)
-    root = None if data.synthetic and not args.data else str(data.root)
-    with Record(args.out, "repeat", _options(args), data.inputs(encoder, "train")):
-        table = repeat(
-            root, encoder, args.out, args.models, args.folds, args.seeds, args.epochs, args.lr, args.scheduler
-        )
-    print(
-        f"AUC of {args.folds} folds' slides together, mean and deviation over {len(args.seeds)} seeds; test slides were not touched"
-    )
-    print(table.to_string(index=False, float_format="%.3f"))
-    return 0

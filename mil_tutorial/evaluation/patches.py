@@ -1,15 +1,25 @@
-"""How good is a model on bags it has not seen: metrics with intervals, calibration, comparison of models."""
+"""How well patch scores find tumour patches, where patch labels are known. They measure; no model learns from them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from mil_tutorial.evaluation.metrics import _auc, _average_precision, _check_scores
+from mil_tutorial.errors import Found, require, require_integer, require_number
+from mil_tutorial.evaluation.weighted import auc, average_precision
+from mil_tutorial.geometry import as_labels, as_scores
 
 
-def patch_metrics(y_inst: np.ndarray, score: np.ndarray, threshold: float | None = None) -> dict[str, float]:
+def _as_known(y_inst: ArrayLike, score: ArrayLike, labels_name: str, score_name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores of the patches whose label is known."""
+    y = as_labels(y_inst, None, parameter=labels_name)
+    values = as_scores(score, len(y), parameter=score_name)
+    return y[y >= 0], values[y >= 0]
+
+
+def patch_metrics(y_inst: ArrayLike, score: ArrayLike, threshold: float | None = None) -> dict[str, float]:
     """How well patch scores find tumour patches; unknown patches (-1) are left out.
 
     Args:
@@ -18,44 +28,37 @@ def patch_metrics(y_inst: np.ndarray, score: np.ndarray, threshold: float | None
         threshold: for `dice`; choose it on validation slides with `choose_dice_threshold`.
 
     Returns:
-        auc and average_precision (NaN if only one class is there), pointing (1 if the highest score lies on tumour, 0 if not;
-        NaN without tumour), prevalence, n, the number of known patches, and dice if a threshold is given.
+        auc and average_precision (NaN if only one class is there), pointing (1 if the highest score is on tumour, 0 if
+        not; NaN without tumour), prevalence, n, the number of known patches, and dice if a threshold is given.
 
     Raises:
-        ValueError: different lengths, or scores NaN or infinite.
+        ParameterError: other labels, different lengths, scores that are not finite numbers, or a threshold of NaN.
     """
-    y, score = np.asarray(y_inst).ravel(), np.asarray(score, np.float64).ravel()
-    if y.shape != score.shape:
-        raise ValueError(f"{len(y)} patch labels and {len(score)} scores, expected the same number.")
-    if not np.isfinite(score).all():
-        raise ValueError(f"{int((~np.isfinite(score)).sum())} of {len(score)} scores are NaN or infinite.")
-    known = y >= 0
-    y, score = y[known], score[known]
+    if threshold is not None:
+        require_number("threshold", threshold, finite=False)
+    y, values = _as_known(y_inst, score, "y_inst", "score")
     out = {"auc": np.nan, "average_precision": np.nan, "pointing": np.nan, "prevalence": np.nan, "n": len(y)}
     if len(y):
-        y, score = _check_scores(y, score)
         out["prevalence"] = float(y.mean())
     if 0 < y.sum() < len(y):
         one = np.ones((1, len(y)))
-        out["auc"], out["average_precision"] = (
-            float(_auc(y, score, one)[0]),
-            float(_average_precision(y, score, one)[0]),
-        )
+        out["auc"] = float(auc(y, values, one)[0])
+        out["average_precision"] = float(average_precision(y, values, one)[0])
     if y.sum():
-        out["pointing"] = float(y[score == score.max()].mean())  # ties share the point
+        out["pointing"] = float(y[values == values.max()].mean())  # patches that tie divide the point
     if threshold is not None:
-        out["dice"] = _dice(y, score, threshold)
+        out["dice"] = _dice(y, values, threshold)
     return out
 
 
 def _dice(y: np.ndarray, score: np.ndarray, threshold: float) -> float:
     """2 |A and B| / (|A| + |B|); 1 where nothing is there and nothing was marked."""
-    said = score > threshold
-    total = said.sum() + (y == 1).sum()
-    return float(2 * (said & (y == 1)).sum() / total) if total else 1.0
+    marked = score > threshold
+    total = marked.sum() + (y == 1).sum()
+    return float(2 * (marked & (y == 1)).sum() / total) if total else 1.0
 
 
-def choose_dice_threshold(slides: Sequence[tuple[np.ndarray, np.ndarray]], candidates: int = 100) -> float:
+def choose_dice_threshold(slides: Sequence[tuple[ArrayLike, ArrayLike]], *, candidates: int = 100) -> float:
     """The patch threshold with the highest mean Dice over these (validation) slides with tumour.
 
     Args:
@@ -63,12 +66,13 @@ def choose_dice_threshold(slides: Sequence[tuple[np.ndarray, np.ndarray]], candi
         candidates: quantiles of the pooled scores that are tried.
 
     Raises:
-        ValueError: no slide has a tumour patch.
+        ParameterError: labels or scores as `patch_metrics` refuses them, or no slide has a tumour patch.
     """
-    known = [(np.asarray(y)[np.asarray(y) >= 0], np.asarray(s, np.float64)[np.asarray(y) >= 0]) for y, s in slides]
+    require_integer("candidates", candidates, low=1)
+    known = [_as_known(y, s, f"slides[{i}]", f"slides[{i}]") for i, (y, s) in enumerate(slides)]
     with_tumor = [(y, s) for y, s in known if (y == 1).any()]
-    if not with_tumor:
-        raise ValueError("no slide has a tumour patch, so there is nothing to choose a threshold by.")
+    found = Found(f"{len(known)} slides, none of them with a tumour patch")
+    require(bool(with_tumor), "slides", found, "at least one with tumour, to choose the threshold by")
     levels = np.unique(np.quantile(np.concatenate([s for _, s in known]), np.linspace(0, 1, candidates)))
     means = [np.mean([_dice(y, s, t) for y, s in with_tumor]) for t in levels]
     return float(levels[int(np.argmax(means))])

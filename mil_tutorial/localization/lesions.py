@@ -1,6 +1,6 @@
-"""FROC, the CAMELYON16 challenge's measure of localization: sensitivity against false positives per slide.
+"""Lesions as the CAMELYON16 challenge counts them: drawings near each other are one, the smallest do not count.
 
-Source: the official definition of CAMELYON16 (Ehteshami Bejnordi et al., JAMA 2017), written anew from its description.
+Source: the official definition of CAMELYON16 (Ehteshami Bejnordi et al., JAMA 2017), written from its description.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
-from mil_tutorial.errors import DataError
+from mil_tutorial.errors import DataError, Found, require, require_integer, require_number
 from mil_tutorial.slides.annotations import Annotation
 from mil_tutorial.slides.reading import open_slide
 
@@ -42,13 +43,25 @@ class Lesions:
         """Lesions that are not isolated tumour cells."""
         return int(self.labels.max(initial=0)) - len(self.itc)
 
+    def at(self, x: float, y: float) -> int:
+        """Number of the lesion at a level-0 position, 0 for none."""
+        row, column = int(y // self.downsample), int(x // self.downsample)
+        inside = 0 <= row < self.labels.shape[0] and 0 <= column < self.labels.shape[1]
+        return int(self.labels[row, column]) if inside else 0
 
-def lesions_from_annotation(tumor: np.ndarray, mpp: float = 0.243) -> Lesions | None:
-    """Lesions from a mask of annotated tumour at level 5, (h, w); None if there is none."""
-    tumor = np.asarray(tumor) > 0
-    if not tumor.any():
+
+def lesions_from_annotation(tumor: ArrayLike, mpp: float = 0.243) -> Lesions | None:
+    """Lesions from a mask of annotated tumour at level 5, (h, w); None if there is none.
+
+    Raises:
+        ParameterError: `mpp` is not above 0, or the mask is not (h, w).
+    """
+    require_number("mpp", mpp, low=0, open_low=True)
+    filled = np.asarray(tumor) > 0
+    require(filled.ndim == 2, "tumor", Found(f"shape {filled.shape}"), "a mask (h, w)")
+    if not filled.any():
         return None
-    distance = cv2.distanceTransform((~tumor).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = cv2.distanceTransform((~filled).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     joined = ndimage.binary_fill_holes(distance < JOIN / (mpp * 2**LEVEL * 2))
     labels, _ = ndimage.label(joined, structure=np.ones((3, 3)))
     small = (
@@ -66,15 +79,20 @@ def _major_axis(mask: np.ndarray) -> float:
     return float(4 * np.sqrt(np.linalg.eigvalsh(moments + np.eye(2) / 12)[-1]))
 
 
-def lesions_from_polygons(annotation: Annotation, width: int, height: int, mpp: float = 0.243) -> Lesions | None:
+def lesions_from_polygons(annotation: Annotation, width: int, height: int, *, mpp: float = 0.243) -> Lesions | None:
     """Lesions of one slide from its polygons in level-0 pixels; None if there is none.
 
     Args:
         annotation: from `read_asap_xml`.
         width, height: of the slide in level-0 pixels.
         mpp: µm per pixel at level 0; the challenge takes 0.243 for every slide.
+
+    Raises:
+        ParameterError: a size is below one pixel of level 5, or `mpp` is not above 0.
     """
     factor = 2**LEVEL
+    require_integer("width", width, low=factor)
+    require_integer("height", height, low=factor)
     filled = np.zeros((height // factor, width // factor), np.uint8)
     for polygons, value in ((annotation.tumor, 1), (annotation.holes, 0)):
         for polygon in polygons:
@@ -82,24 +100,29 @@ def lesions_from_polygons(annotation: Annotation, width: int, height: int, mpp: 
     return lesions_from_annotation(filled, mpp)
 
 
-def lesions_from_mask(mask_path: str | os.PathLike, tumor_value: int = 2, mpp: float = 0.243) -> Lesions | None:
+def lesions_from_mask(mask_path: str | os.PathLike[str], tumor_value: int = 2, *, mpp: float = 0.243) -> Lesions | None:
     """Lesions of one slide from its mask pyramid.
 
     Args:
+        mask_path: a pyramid that OpenSlide opens.
         tumor_value: the mask's value for tumour.
         mpp: µm per pixel at level 0; the challenge takes 0.243 for every slide.
 
     Returns:
         The lesions, or None for a slide without tumour.
+
+    Raises:
+        ParameterError: `tumor_value` is not from 0 to 255, or `mpp` is not above 0.
+        DataError: no such file, or it is damaged.
     """
+    require_integer("tumor_value", tumor_value, low=0, high=255)
+    require_number("mpp", mpp, low=0, open_low=True)
     factor = 2**LEVEL
     with open_slide(mask_path) as mask:
-        width, height = mask.dimensions
         level = max(i for i, d in enumerate(mask.level_downsamples) if d < factor * 1.01)
         step = max(1, round(factor / mask.level_downsamples[level]))
-        size = mask.level_dimensions[level]
         try:
-            values = np.asarray(mask.read_region((0, 0), level, size))[:, :, 0]
+            values = np.asarray(mask.read_region((0, 0), level, mask.level_dimensions[level]))[:, :, 0]
         except Exception as error:  # as in labels: OpenSlide reports damage in several ways
             raise DataError(f"{mask_path}: cannot be read ({error}). The mask is damaged. Copy it again.") from error
     return lesions_from_annotation(values[::step, ::step] == tumor_value, mpp)

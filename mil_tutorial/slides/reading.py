@@ -1,25 +1,30 @@
-"""Whole-slide images: open them, read patches from the level that fits, lay patches on a canvas.
+"""Open a slide, read one patch or all of it from the level that fits, lay its patches on a canvas.
 
-A whole-slide image is a pyramid: level 0 is the full resolution, each further level the same picture made smaller.
+A whole-slide image is a pyramid: level 0 is the full resolution, each further level the same image made smaller.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import openslide
 
-from mil_tutorial.errors import DataError
-from mil_tutorial.geometry import as_coords, grid_cells, grid_step
-from mil_tutorial.slides.tiff import open_level
+from mil_tutorial.errors import DataError, Found, require, require_integer, require_number
+from mil_tutorial.geometry import as_coords, as_side, grid_cells, grid_step
+from mil_tutorial.slides.tiff import LARGEST_TILE, TiffLevel, open_level
 
 BLOCK = 1024  # side in pixels of what is read from a level at once: whole tiles that stay in the cache
 
-LARGEST_TILE = 1 << 26  # pixels of a tile; scanners write some 2**20 at most
+LARGEST_IMAGE = 1 << 31  # pixels of a canvas or an overview; more is a slip of the caller
+
+LARGEST_PATCH = 1 << 15  # pixels of a patch's side at the level that it is read from
 
 SLIDE_SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".dcm", ".svslide")
 
@@ -38,7 +43,7 @@ def open_slide(path: str | os.PathLike) -> openslide.OpenSlide:
     except openslide.OpenSlideError as error:
         raise DataError(
             f"{path}: OpenSlide cannot open it ({error}). Expected a whole-slide image such as .svs, .ndpi or a tiled"
-            " pyramidal TIFF. Is the file whole? Was it copied to the end?"
+            " pyramidal TIFF. Check that the file was copied to its end."
         ) from error
     for level in range(slide.level_count):  # OpenSlide ends the whole program when it cannot allocate one tile
         sides = (slide.properties.get(f"openslide.level[{level}].tile-{what}", "0") for what in ("width", "height"))
@@ -46,72 +51,118 @@ def open_slide(path: str | os.PathLike) -> openslide.OpenSlide:
         if width * height > LARGEST_TILE:
             slide.close()
             raise DataError(
-                f"{path}: level {level} has tiles of {width} x {height} pixels, which no scanner writes. The file is damaged. Copy it again."
+                f"{path}: level {level} has tiles of {width} x {height} pixels, which no scanner writes."
+                " The file is damaged. Copy it again."
             )
     return slide
 
 
-def slide_mpp(slide: openslide.OpenSlide, path: str | os.PathLike, mpp: float | None = None) -> float:
-    """µm per pixel at level 0: `mpp` if given, else what the file says.
+@contextmanager
+def opened(slide: openslide.OpenSlide | str | os.PathLike) -> Iterator[tuple[openslide.OpenSlide, str]]:
+    """A slide that is open already, or its path: gives the open slide, and its path for messages.
+
+    Only what is opened here is closed at the end.
 
     Raises:
-        DataError: the file does not say it.
+        ParameterError: neither a slide nor a path.
+        DataError: as `open_slide`.
     """
-    if mpp is not None:
-        return float(mpp)
-    found = slide.properties.get(openslide.PROPERTY_NAME_MPP_X)
+    if isinstance(slide, str | os.PathLike):
+        with open_slide(slide) as own:
+            yield own, str(slide)
+        return
+    require(isinstance(slide, openslide.OpenSlide), "slide", slide, "an open slide or its path")
+    yield slide, str(getattr(slide, "_filename", "slide"))
+
+
+def stated_mpp(slide: openslide.OpenSlide) -> float | None:
+    """µm per pixel at level 0 as the file says it; None if it does not."""
     try:
-        value = float(found)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not 0 < value < 100:
+        value = float(slide.properties[openslide.PROPERTY_NAME_MPP_X])
+    except (KeyError, ValueError):
+        return None
+    return value if 0 < value < 100 else None
+
+
+def slide_mpp(slide: openslide.OpenSlide, path: str | os.PathLike, default: float | None = None) -> float:
+    """µm per pixel at level 0: what the file says; `default` only where it does not say it.
+
+    Raises:
+        DataError: the file does not say it, and there is no default.
+    """
+    value = stated_mpp(slide)
+    if value is None:
+        value = default
+    if value is None:
         raise DataError(
-            f"{path}: the file does not say how large a pixel is (openslide.mpp-x is {found!r}). Without it magnification means"
-            " nothing. Give it yourself: --mpp 0.25 for 40x, --mpp 0.5 for 20x."
+            f"{path}: the file does not say how large a pixel is"
+            f" (openslide.mpp-x is {slide.properties.get(openslide.PROPERTY_NAME_MPP_X)!r})."
+            " Without it magnification means nothing. Give its mpp: 0.25 for 40x, 0.5 for 20x."
         )
-    return value
+    return float(value)
 
 
 def read_patch(
-    slide: openslide.OpenSlide, x: int, y: int, side_level0: int, px: int, path: str | os.PathLike = "slide"
+    slide: openslide.OpenSlide, x: int, y: int, side_level0: int, px: int, path: str | os.PathLike | None = None
 ) -> np.ndarray:
     """Read a square patch and scale it to `px` pixels, from the smallest level that still has as many pixels.
 
     Args:
+        slide: an open slide.
         x, y: top-left corner in level-0 pixels.
         side_level0: side of the patch in level-0 pixels.
         px: side of the result.
-        path: named in errors.
+        path: named in errors; by default the slide's own.
 
     Returns:
-        uint8 (px, px, 3) RGB; what lies outside the slide is white.
+        uint8 (px, px, 3) RGB; what is outside the slide is white.
 
     Raises:
+        ParameterError: a place or a size that is not a number of pixels.
         DataError: the file is damaged there.
     """
-    rgb = _read_region(slide, x, y, side_level0, side_level0, side_level0 / px, path)
+    side = as_side(side_level0, parameter="side_level0")
+    require_integer("px", px, low=1)
+    for parameter, value in (("x", x), ("y", y)):
+        require_number(parameter, value)
+    with opened(slide) as (own, own_path):
+        _require_readable(own, side, side / px, parameter="side_level0")
+        rgb = _read_region(own, (int(x), int(y)), (side, side), side / px, path or own_path)
     return _resize(rgb, px)
+
+
+def _require_readable(slide: openslide.OpenSlide, side: int, downsample: float, *, parameter: str) -> None:
+    """A patch must fit into memory at the level that it is read from."""
+    factor = slide.level_downsamples[slide.get_best_level_for_downsample(downsample * 1.01)]
+    require(side / factor <= LARGEST_PATCH, parameter, side, f"at most {int(LARGEST_PATCH * factor)} for this slide")
 
 
 def _resize(rgb: np.ndarray, px: int) -> np.ndarray:
     return cv2.resize(rgb, (px, px), interpolation=cv2.INTER_AREA if rgb.shape[0] >= px else cv2.INTER_LINEAR)
 
 
-def _read_region(slide, x, y, width_level0, height_level0, downsample, path):
+def _read_region(
+    slide: openslide.OpenSlide,
+    corner: tuple[int, int],
+    size_level0: tuple[int, int],
+    downsample: float,
+    path: str | os.PathLike,
+) -> np.ndarray:
     """RGB of a rectangle, read at the coarsest level whose downsample is at most `downsample`."""
     level = slide.get_best_level_for_downsample(downsample * 1.01)
     factor = slide.level_downsamples[level]
-    size = (max(1, round(width_level0 / factor)), max(1, round(height_level0 / factor)))
-    shift = (0, 0)
+    width, height = (max(1, round(side / factor)) for side in size_level0)
+    (x, y), shift = corner, (0, 0)
     if factor == int(factor) > 1:
         # OpenSlide is four times faster where a pixel of the level begins: elsewhere it interpolates.
         shift = (round(x % factor / factor), round(y % factor / factor))
-        x, y = x - x % factor, y - y % factor
+        x, y = int(x - x % factor), int(y - y % factor)
     try:
-        region = slide.read_region((int(x), int(y)), level, (size[0] + shift[0], size[1] + shift[1]))
+        region = slide.read_region((x, y), level, (width + shift[0], height + shift[1]))
     except openslide.OpenSlideError as error:
         raise DataError(
-            f"{path}: OpenSlide fails at x={x}, y={y}, level {level} ({error}). The file is damaged or cut short. Copy it again."
+            f"{path}: OpenSlide fails at x={x}, y={y}, level {level} ({error}). The file is damaged or cut short."
+            " Copy it again."
         ) from error
     rgba = np.asarray(region)[shift[1] :, shift[0] :]
     if rgba[:, :, 3].min() == 255:
@@ -121,24 +172,43 @@ def _read_region(slide, x, y, width_level0, height_level0, downsample, path):
     return ((rgba[:, :, :3] * alpha + 255 * (255 - alpha)) // 255).astype(np.uint8)
 
 
-def read_overview(slide: openslide.OpenSlide, downsample: float, path: str | os.PathLike = "slide") -> np.ndarray:
+def read_overview(slide: openslide.OpenSlide, downsample: float, path: str | os.PathLike | None = None) -> np.ndarray:
     """The whole slide made smaller by `downsample`: uint8 (height / downsample, width / downsample, 3) RGB.
 
     It is read block by block from the level that fits, so that memory holds the result and one block only.
+
+    Args:
+        slide: an open slide.
+        downsample: level-0 pixels of one pixel of the result.
+        path: named in errors; by default the slide's own.
+
+    Raises:
+        ParameterError: a `downsample` that is no positive number, or so small that the result is too large.
+        DataError: the file is damaged.
     """
-    width, height = slide.dimensions
-    out = np.empty((max(1, round(height / downsample)), max(1, round(width / downsample)), 3), np.uint8)
-    level = slide.get_best_level_for_downsample(downsample * 1.01)
-    side = 8 * BLOCK if max(slide.level_dimensions[level]) <= 8 * BLOCK else 2 * BLOCK  # a small level in one go
-    block = max(1, int(side * slide.level_downsamples[level] / downsample))  # pixels of the result
-    for top in range(0, out.shape[0], block):
-        bottom = min(out.shape[0], top + block)
-        y0, y1 = (round(r * height / out.shape[0]) for r in (top, bottom))
-        for left in range(0, out.shape[1], block):
-            right = min(out.shape[1], left + block)
-            x0, x1 = (round(c * width / out.shape[1]) for c in (left, right))
-            region = _read_region(slide, x0, y0, x1 - x0, y1 - y0, downsample, path)
-            out[top:bottom, left:right] = cv2.resize(region, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+    require_number("downsample", downsample, low=0, open_low=True)
+    with opened(slide) as (own, own_path):
+        width, height = own.dimensions
+        columns, rows = max(1, round(width / downsample)), max(1, round(height / downsample))
+        require(
+            columns * rows <= LARGEST_IMAGE,
+            "downsample",
+            Found(f"{downsample:g}, which gives {columns} x {rows} pixels"),
+            "a larger number",
+        )
+        out = np.empty((rows, columns, 3), np.uint8)
+        level = own.get_best_level_for_downsample(downsample * 1.01)
+        side = 8 * BLOCK if max(own.level_dimensions[level]) <= 8 * BLOCK else 2 * BLOCK  # a small level in one go
+        block = max(1, int(side * own.level_downsamples[level] / downsample))  # pixels of the result
+        for top in range(0, rows, block):
+            bottom = min(rows, top + block)
+            y0, y1 = (round(r * height / rows) for r in (top, bottom))
+            for left in range(0, columns, block):
+                right = min(columns, left + block)
+                x0, x1 = (round(c * width / columns) for c in (left, right))
+                region = _read_region(own, (x0, y0), (x1 - x0, y1 - y0), downsample, path or own_path)
+                size = (right - left, bottom - top)
+                out[top:bottom, left:right] = cv2.resize(region, size, interpolation=cv2.INTER_AREA)
     return out
 
 
@@ -147,6 +217,7 @@ def read_canvas(
     coords: np.ndarray,
     patch_size_level0: int,
     px: int = 50,
+    *,
     step_level0: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay the patches of a slide on a white canvas, each `px` pixels wide, at its place in the grid.
@@ -165,27 +236,38 @@ def read_canvas(
         canvas uint8 ((max_row + 1) * px, (max_column + 1) * px, 3), rows (n,) and columns (n,) int64 from 0.
 
     Raises:
-        ValueError: coordinates are not (n, 2), or a size is not positive.
+        ParameterError: coordinates are not (n, 2), a size is not a whole number of pixels, or the canvas is too large.
         DataError: the slide is damaged.
     """
-    if isinstance(slide, (str, os.PathLike)):
-        with open_slide(slide) as opened:
-            return read_canvas(opened, coords, patch_size_level0, px, step_level0)
-    path = getattr(slide, "_filename", "slide")
-    coords, side = as_coords(coords), int(patch_size_level0)
-    if side < 1 or px < 1:
-        raise ValueError(f"patch_size_level0 is {side} and px is {px}, expected at least 1.")
-    step = step_level0 or grid_step(coords, side)
+    coords, side = as_coords(coords), as_side(patch_size_level0)
+    require_integer("px", px, low=1)
+    step = grid_step(coords, side) if step_level0 is None else as_side(step_level0, parameter="step_level0")
     columns, rows = grid_cells(coords, step).T
-    if not len(coords):
-        return np.full((px, px, 3), 255, np.uint8), rows, columns
-    if (rows.max() + 1) * (columns.max() + 1) * px * px > 2**31:
-        raise ValueError(
-            f"a canvas of {columns.max() + 1} x {rows.max() + 1} patches of {px} px is too large. Take a smaller px."
-        )
-    canvas = np.full(((rows.max() + 1) * px, (columns.max() + 1) * px, 3), 255, np.uint8)
-    # Twice as many pixels as asked for: from the nearest level the picture differs from level 0's nearly twice as much.
+    height, width = ((int(places.max(initial=0)) + 1) * px for places in (rows, columns))
+    found = Found(f"{px}, which gives a canvas of {width} x {height} pixels")
+    require(height * width <= LARGEST_IMAGE, "px", found, "a smaller number, and coordinates of one slide")
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    with opened(slide) as (own, path):
+        if len(coords):
+            _lay_patches(own, path, canvas, coords, rows, columns, side, step, px)
+    return canvas, rows, columns
+
+
+def _lay_patches(
+    slide: openslide.OpenSlide,
+    path: str,
+    canvas: np.ndarray,
+    coords: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    side: int,
+    step: int,
+    px: int,
+) -> None:
+    """Read the patches, block by block, and write them into the canvas."""
+    # Twice as many pixels as asked for: from the nearest level, the canvas differs nearly twice as much from level 0's.
     downsample = max(1.0, side / px / 2)
+    _require_readable(slide, side, downsample, parameter="patch_size_level0")
     level = slide.get_best_level_for_downsample(downsample * 1.01)
     factor = slide.level_downsamples[level]
     per_block = max(1, int(2 * BLOCK * factor / step))
@@ -193,25 +275,24 @@ def read_canvas(
     order = np.argsort(block, kind="stable")
     size = max(1, round(side / factor))  # of a patch in pixels of that level
 
-    def lay(members: np.ndarray) -> None:
+    def lay(members: np.ndarray, tiles: TiffLevel | None) -> None:
         low, high = coords[members].min(0), coords[members].max(0) + side
         if tiles is None:
-            region = _read_region(slide, *low.tolist(), *(high - low).tolist(), downsample, path)
+            region = _read_region(slide, tuple(low.tolist()), tuple((high - low).tolist()), downsample, path)
         else:
-            region = tiles.read(
-                *np.round(low / factor).astype(int).tolist(), *np.ceil((high - low) / factor).astype(int).tolist()
-            )
+            start, extent = np.round(low / factor).astype(int), np.ceil((high - low) / factor).astype(int)
+            region = tiles.read(*start.tolist(), *extent.tolist())
         for i, (x, y) in zip(members, np.round((coords[members] - low) / factor).astype(int).tolist(), strict=True):
             r, c = rows[i] * px, columns[i] * px
             canvas[r : r + px, c : c + px] = _resize(region[y : y + size, x : x + size], px)
 
     try:
         with open_level(slide, path, level, samples=3) as tiles, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            list(pool.map(lay, np.split(order, np.flatnonzero(np.diff(block[order])) + 1)))
-    except DataError:
+            blocks = np.split(order, np.flatnonzero(np.diff(block[order])) + 1)
+            list(pool.map(partial(lay, tiles=tiles), blocks))
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # tifffile and its codecs report damage in many ways; each means this file is not whole
         raise DataError(
             f"{path}: cannot be read at level {level} ({error!s:.160}). The file is damaged. Copy it again."
         ) from error
-    return canvas, rows, columns

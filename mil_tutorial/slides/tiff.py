@@ -1,4 +1,4 @@
-"""Tiles of a TIFF pyramid, decoded directly: several times faster than OpenSlide, which composes every pixel it reads.
+"""Decode the tiles of a TIFF pyramid: several times faster than OpenSlide, which composes every pixel that it reads.
 
 Only where both see the same pixels: plain tiled TIFF and Aperio. Everything else goes through OpenSlide.
 """
@@ -16,11 +16,16 @@ import tifffile
 
 VENDORS = ("generic-tiff", "aperio")
 
-PHOTOMETRIC = {1: ("MINISBLACK",), 3: ("RGB", "YCBCR")}  # by samples per pixel
+PHOTOMETRIC = {
+    1: (tifffile.PHOTOMETRIC.MINISBLACK,),
+    3: (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR),
+}  # by samples per pixel
 
-LOSSLESS = ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "ZSTD", "LZMA")
+LOSSLESS = tuple(
+    tifffile.COMPRESSION[name] for name in ("NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "ZSTD", "LZMA")
+)
 
-LARGEST_TILE = 2**26  # pixels; more than that is no tile
+LARGEST_TILE = 1 << 26  # pixels of a tile; scanners write some 2**20 at most
 
 
 class TiffLevel:
@@ -30,8 +35,8 @@ class TiffLevel:
         width, height: of the level in pixels.
         tile: (width, height) of a tile.
         across: tiles in a row.
-        offsets, sizes: int64 (tiles,) where their bytes lie in `content`; size 0 means that a tile was never written.
-        content: uint8, the file's bytes, mapped.
+        offsets, sizes: int64 (tiles,), where their bytes are in `content`; size 0 means that a tile was never written.
+        content: uint8, the file's bytes, mapped into memory; empty once the level is closed.
         lossless: whether decoding gives back the pixels that were written.
     """
 
@@ -41,7 +46,7 @@ class TiffLevel:
         self.tile = (page.tilewidth, page.tilelength)
         self.across = -(-self.width // page.tilewidth)
         self.offsets, self.sizes = (np.array(v, np.int64) for v in (page.dataoffsets, page.databytecounts))
-        self.lossless = page.compression.name in LOSSLESS
+        self.lossless = page.compression in LOSSLESS
 
     def decode(self, number: int) -> np.ndarray | None:
         """Tile `number`, uint8 (height, width) or (height, width, 3); None if it was never written.
@@ -56,9 +61,9 @@ class TiffLevel:
         if len(data) < size:
             raise ValueError(f"tile {number} is cut off")
         values = self._page.decode(data, number, jpegtables=self._page.jpegtables, _fullsize=True)[0]
-        return (
-            values.reshape(self.tile[1], self.tile[0], -1).squeeze(-1) if self._page.samplesperpixel == 1 else values[0]
-        )
+        if values is None:
+            return None
+        return values.reshape(self.tile[1], self.tile[0]) if self._page.samplesperpixel == 1 else values[0]
 
     def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         """A rectangle in pixels of the level, uint8 (height, width, 3); what is not there is white."""
@@ -72,9 +77,8 @@ class TiffLevel:
                     continue
                 x0, y0 = max(x, column * tw), max(y, row * th)
                 x1, y1 = min(right, (column + 1) * tw), min(bottom, (row + 1) * th)
-                out[y0 - y : y1 - y, x0 - x : x1 - x] = values[
-                    y0 - row * th : y1 - row * th, x0 - column * tw : x1 - column * tw
-                ]
+                part = values[y0 - row * th : y1 - row * th, x0 - column * tw : x1 - column * tw]
+                out[y0 - y : y1 - y, x0 - x : x1 - x] = part
         return out
 
 
@@ -98,11 +102,11 @@ def open_level(slide: openslide.OpenSlide, path: str | Path, level: int, samples
             yield None
             return
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            found = TiffLevel(page, np.frombuffer(mapped, np.uint8))
+            tiles = TiffLevel(page, np.frombuffer(mapped, np.uint8))
             try:
-                yield found
+                yield tiles
             finally:
-                found.content = None  # lets go of the map before it is closed
+                tiles.content = np.empty(0, np.uint8)  # lets go of the map before it is closed
 
 
 def _is_plain(page: tifffile.TiffPage, samples: int) -> bool:
@@ -111,7 +115,7 @@ def _is_plain(page: tifffile.TiffPage, samples: int) -> bool:
         and page.dtype == np.uint8
         and page.samplesperpixel == samples
         and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
-        and page.photometric.name in PHOTOMETRIC[samples]
+        and page.photometric in PHOTOMETRIC[samples]
         and page.tilewidth * page.tilelength <= LARGEST_TILE
         and len(page.dataoffsets) == -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
     )

@@ -1,14 +1,13 @@
-"""From a slide to features on a CPU: tissue, grid, patches, features, in TRIDENT's layout.
-
-The work on one slide is `prepare_slide`, a function of paths and options alone. `prepare` calls it for a folder.
-"""
+"""Where the tissue is: a mask of a small overview, the fraction of it in each patch, and its outlines."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-TISSUE_MPP = 8.0  # µm per pixel at which tissue is found
+from mil_tutorial.errors import Found, require
+
+TISSUE_MPP = 8.0  # µm per pixel at which tissue is looked for
 
 
 def segment_tissue(overview: np.ndarray) -> np.ndarray:
@@ -19,7 +18,20 @@ def segment_tissue(overview: np.ndarray) -> np.ndarray:
 
     Returns:
         uint8 (h, w), 1 where there is tissue. Specks are dropped and small holes are filled.
+
+    Raises:
+        ParameterError: the overview is not such an array.
+
+    >>> overview = np.full((100, 100, 3), 240, np.uint8)
+    >>> overview[20:60, 20:60] = (180, 90, 160)
+    >>> tissue = segment_tissue(overview)
+    >>> int(tissue[40, 40]), int(tissue[5, 5])
+    (1, 0)
     """
+    overview = np.asarray(overview)
+    good = overview.ndim == 3 and overview.shape[2] == 3 and overview.size > 0 and overview.dtype == np.uint8
+    found = Found(f"shape {overview.shape} of {overview.dtype}")
+    require(good, "overview", found, "an RGB image, uint8 of shape (height, width, 3)")
     smooth = cv2.medianBlur(overview, 5)
     hsv = cv2.cvtColor(smooth, cv2.COLOR_RGB2HSV)
     saturation = hsv[:, :, 1].copy()
@@ -35,8 +47,8 @@ def segment_tissue(overview: np.ndarray) -> np.ndarray:
     return tissue
 
 
-def tissue_share(tissue: np.ndarray, coords: np.ndarray, side: int, downsample: tuple[float, float]) -> np.ndarray:
-    """Share of tissue in each patch, float64 (n,).
+def tissue_fraction(tissue: np.ndarray, coords: np.ndarray, side: int, downsample: tuple[float, float]) -> np.ndarray:
+    """Fraction of tissue in each patch, float64 (n,).
 
     Args:
         tissue: (h, w) of 0 and 1.
@@ -53,8 +65,16 @@ def tissue_share(tissue: np.ndarray, coords: np.ndarray, side: int, downsample: 
     return covered / np.prod(np.maximum(side / factor, 1))
 
 
-def _tissue_outlines(tissue: np.ndarray, size: tuple[int, int]) -> list[list[np.ndarray]]:
-    """Pieces of tissue, each as its outline and then its holes: closed rings, float64 (k, 2) in level-0 pixels."""
+def tissue_outlines(tissue: np.ndarray, size: tuple[int, int]) -> list[list[np.ndarray]]:
+    """Outlines of a tissue mask.
+
+    Args:
+        tissue: (h, w) of 0 and 1.
+        size: width and height of the slide in level-0 pixels.
+
+    Returns:
+        Pieces of tissue, each as its outline and then its holes: closed rings, float64 (k, 2) in level-0 pixels.
+    """
     contours, tree = cv2.findContours(tissue, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     factor = np.array(size) / tissue.shape[::-1]
     pieces = []

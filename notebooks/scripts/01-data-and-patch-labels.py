@@ -36,7 +36,7 @@ use_style()
 # %% [markdown]
 # ## A slide, and where the tumour is
 #
-# <!-- instructor, 4 min: Begin here, before any word about files: let them look. Ask who sees the tumour, and where. Most cannot, and that is the point of the course. -->
+# <!-- instructor, 4 min: Begin here, before any word about files: let them look. Ask who sees the tumour, and who could draw its border. -->
 #
 # Here is a slide. At the end of this notebook you will know which patches of it hold tumour.
 # First we open the data. With nothing set, `open_data()` gives the synthetic slides. Each is drawn when it is first asked for.
@@ -53,18 +53,10 @@ print("data root:", data.root.name, "- synthetic slides" if data.synthetic else 
 data.labels["wsi_label"].value_counts().rename({0: "normal slides", 1: "tumour slides"})
 
 # %% [markdown]
-# We take a test slide with tumour. Which one does not matter; we choose the one with the most tumour patches.
-
+# We take a test slide with tumour. Which one does not matter; `data.example` is the one with the most tumour.
 
 # %%
-def count_tumor_patches(name):
-    with h5py.File(data.trident_dir / "patch_labels" / f"{name}.h5") as file:
-        return int((file["patch_labels"][:] == 1).sum())
-
-
-test = data.split("test")
-tumor_slides = test.loc[test["wsi_label"] == 1, "wsi_name"]
-wsi_name = max(tumor_slides, key=count_tumor_patches)
+wsi_name = data.example
 slide_path = data.slide_path(wsi_name)
 slide = open_slide(slide_path)
 
@@ -74,8 +66,8 @@ plt.show()
 
 # %% [markdown]
 # *What to see: a lymph node, about 2 mm long. Dark blue-purple is lymphocytes, each about 7 µm wide. Pink is connective
-# tissue. White is glass. Somewhere in there may be a metastasis: cells of a breast cancer that came with the lymph. Where would you
-# look? You will know at the end.*
+# tissue. White is glass. Somewhere in there is a metastasis: cells of a breast cancer that came with the lymph. On this slide it is a
+# large one. Where does it begin, and where does it end? You will know at the end.*
 #
 # ## A slide is a pyramid
 #
@@ -89,14 +81,13 @@ for level, ((width, height), factor) in enumerate(zip(slide.level_dimensions, sl
     print(f"level {level}: {width:6d} x {height:5d} pixels   1 pixel = {factor:3.0f} x {factor:.0f} pixels of level 0")
 
 # %%
-# The same 200 x 200 pixels, read at four levels around one point of tumour or tissue.
+# 200 x 200 pixels, read at four levels around the middle of one patch of tissue.
 with h5py.File(data.trident_dir / "patches" / f"{wsi_name}_patches.h5") as file:
     coords = file["coords"][:]
     attributes = dict(file["coords"].attrs)
-with h5py.File(data.trident_dir / "patch_labels" / f"{wsi_name}.h5") as file:
-    patch_labels = file["patch_labels"][:]
 
-center = coords[np.flatnonzero(patch_labels == 1)[0]] + int(attributes["patch_size_level0"]) // 2
+middle = np.abs(coords - np.median(coords, axis=0)).sum(1).argmin()  # the patch in the middle of the tissue
+center = coords[middle] + int(attributes["patch_size_level0"]) // 2
 views, titles = [], []
 for level in [0, 1, 2, 3]:
     factor = slide.level_downsamples[level]
@@ -128,7 +119,7 @@ print(
 assert patch_size_level0 == int(attributes["patch_size_level0"]), "the file says something else: trust the file"
 
 # %% [markdown]
-# Patch sizes, magnification and slide size stand in the attributes of the coordinate file. From here on we ask the file
+# Patch sizes, magnification and slide size are stored in the attributes of the coordinate file. From here on we ask the file
 # and never type them in. A wrong guess here shifts every heatmap later.
 #
 # ## Find the tissue
@@ -136,7 +127,7 @@ assert patch_size_level0 == int(attributes["patch_size_level0"]), "the file says
 # <!-- instructor, 3 min: Ask what will be missed: pale fat, and what will be found though it is none: pen marks. -->
 #
 # Most of a slide is empty glass. Tissue is stained, so it has colour; glass is grey. The **saturation** of a pixel says how
-# much colour it has. Otsu's method finds the threshold that best parts the two groups.
+# much colour it has. Otsu's method finds the threshold that best separates the two groups.
 
 # %%
 import cv2
@@ -205,7 +196,8 @@ if data.synthetic:
 # <!-- instructor, 4 min: No need to run TRIDENT in class. Show the folder tree; the files are the ones that the next notebook reads. -->
 #
 # For real work [TRIDENT](https://github.com/mahmoodlab/TRIDENT) finds tissue, cuts patches and computes features with a
-# foundation model such as CONCH v1.5. It wants a GPU, and an account for the model's weights:
+# foundation model such as CONCH v1.5, whose weights need an account, and a GPU to be quick. (Its Otsu segmentation runs on a CPU,
+# and some of its encoders need no account.)
 #
 # ```bash
 # python run_batch_of_slides.py --task all --wsi_dir CAMELYON16/images --job_dir CAMELYON16/trident_processed \
@@ -233,20 +225,6 @@ for key, value in sorted(attributes.items()):
     print(f"  {key:22s} {value}")
 
 # %% [markdown]
-# `show_patches` makes a contact sheet: number and label above each patch, its place below. The labels are those that we
-# will make further down. We take every third patch:
-
-# %%
-from mil_tutorial import show_patches
-
-some = slice(0, 48, 3)
-show_patches(slide, coords[some], patch_size_level0, labels=patch_labels[some], columns=8)
-plt.show()
-
-# %% [markdown]
-# *What to see: orange frames are patches with tumour. Their nuclei are larger and paler than the lymphocytes around. Patches
-# at the edge of the tissue are half white.*
-#
 # ## Labels from the mask
 #
 # <!-- instructor, 5 min: Ask first: what should a patch be called that is 30 % tumour? There is no right answer, only one that is written down. -->
@@ -284,6 +262,20 @@ assert np.allclose(labels.fraction[where], by_hand), "the package must count the
 print(f"{(labels.label == 1).sum()} of {len(coords)} patches are tumour")
 
 # %% [markdown]
+# `show_patches` makes a contact sheet: number and label above each patch, its place below. We take every third patch:
+
+# %%
+from mil_tutorial import show_patches
+
+third = slice(0, 48, 3)
+show_patches(slide, coords[third], patch_size_level0, labels=labels.label[third], columns=8)
+plt.show()
+
+# %% [markdown]
+# *What to see: orange frames are patches with tumour. Their nuclei are larger and paler than the lymphocytes around. Patches
+# at the edge of the tissue are half white, or nearly all glass: one that only touches tissue is kept, too.
+# `mil-tutorial prepare --min_tissue_proportion 0.2` would drop those.*
+#
 # ### Why the package is fast, and still exact
 #
 # Counting is slow because a patch has a million pixels. But look at how the mask is stored: as small compressed **tiles**. A tile
@@ -342,8 +334,9 @@ plt.show()
 # says so. On slides that were annotated only in part, a patch outside the drawing is **unknown**, -1, and not 0.
 
 # %%
+test = data.split("test")
 counts = {}
-for name in tumor_slides:
+for name in test.loc[test["wsi_label"] == 1, "wsi_name"]:
     with h5py.File(data.trident_dir / "patch_labels" / f"{name}.h5") as file:
         used = file["patch_labels"].attrs.get("threshold", 0.5)
         counts[name] = (int((file["patch_labels"][:] == 1).sum()), float(used))
@@ -472,7 +465,7 @@ except DataError as error:
 # %% [markdown]
 # ## Exercises
 #
-# <!-- instructor, 7 min: Exercise 1 alone (2 min), 2 and 3 in pairs. Who is done reads the hint of exercise 3 to a neighbour. -->
+# <!-- instructor, 7 min: Exercise 1 alone (2 min), 2 and 3 in pairs. Whoever has finished reads the hint of exercise 3 to a neighbour. -->
 #
 # **Exercise 1 (★).** How wide is one patch of this slide in millimetres?
 #
@@ -483,10 +476,15 @@ width_mm = None  # write your answer here: a formula, not a number
 
 
 # %% tags=["check"]
+slide_width_mm = slide.dimensions[0] * float(slide.properties["openslide.mpp-x"]) / 1000
+
+
 def check_width(value):
     if value is None:
         return "Not yet: replace None by a formula with mpp and patch_size_level0."
-    if abs(value - patch_size_level0 * mpp / 1000) < 1e-6:
+    with h5py.File(data.trident_dir / "patches" / f"{wsi_name}_patches.h5") as file:
+        millimetres = float(file["coords"].attrs["patch_size_level0"]) / slide.dimensions[0] * slide_width_mm
+    if np.isscalar(value) and abs(value - millimetres) < 1e-6:
         return "Right."
     return f"Not yet: {value} is not it. Is it in millimetres (1 mm = 1000 µm)? Is the patch size in pixels of level 0?"
 
@@ -520,7 +518,7 @@ def check_patches_above(function):
         if np.ndim(answer):
             return "Not yet: the function returns an array, expected one number: how many."
         if answer != right:
-            return f"Not yet: for shares {given.tolist()} and threshold {threshold} it gives {answer}, expected {right}. Larger, not equal."
+            return f"Not yet: for shares {given.tolist()} and threshold {threshold} it gives {answer}, expected {right}. How many are larger than the threshold? Count, no mean and no percent; equal is not larger."
     return "Right."
 
 
@@ -559,7 +557,7 @@ def check_choose_level(function):
         answer = function(downsamples, side, px)
         if answer is None:
             return f"Not yet: for downsamples {downsamples}, side {side} and px {px} the function returns nothing."
-        if answer not in range(len(downsamples)):
+        if isinstance(answer, float) or answer not in range(len(downsamples)):
             return f"Not yet: it gives {answer}, expected the number of a level, 0 to {len(downsamples) - 1}."
         if answer != right:
             width = side / downsamples[answer]

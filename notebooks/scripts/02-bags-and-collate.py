@@ -165,7 +165,7 @@ print("features, coordinates, labels and adjacency are equal")
 # <!-- instructor, 5 min: Ask for other leaks: same patient, same hospital, same day of staining. -->
 #
 # A fifth of the training slides becomes the **validation** set. It chooses the best epoch and the threshold. The **test**
-# set is not touched until the last table of notebook 4, and chooses nothing there. We split *slides*, never patches: two patches of one slide look alike, and a model
+# set is not touched before notebook 5, and chooses nothing there. We split *slides*, never patches: two patches of one slide look alike, and a model
 # could recognise the slide in place of the tumour. `stratify` keeps the share of tumour slides equal on both sides.
 
 # %%

@@ -46,37 +46,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
-from torch.utils.data import DataLoader
 
-from mil_tutorial import ABMIL, TridentWSIDataset, collate_fn, open_data, pick_device
+from mil_tutorial import ABMIL, collate_fn, make_loader, open_data, pick_device, split_bags
 
 device = pick_device()
 print("training on", torch.cuda.get_device_name() if device.type == "cuda" else device)
 
 data = open_data()
-encoder = data.encoders[0]
-dataset = TridentWSIDataset(
-    data.trident_dir,
-    data.root / "wsi_labels.csv",
-    encoder,
-    wsi_names=data.split("train")["wsi_name"],
-    bag_keys=["X", "Y"],
-    load_at_init=data.synthetic,
-)
+dataset = data.bags("train", load_at_init=data.synthetic)  # what notebook 2 built by hand
 labels = dataset.get_bag_labels()
-index_train, index_val = train_test_split(range(len(dataset)), test_size=0.2, random_state=1234, stratify=labels)
-train_set, val_set = dataset.subset(index_train), dataset.subset(index_val)
+train_set, val_set = split_bags(dataset, seed=1234)  # a fifth for validation, stratified
 in_dim = dataset[0]["X"].shape[1]
-print(f"{len(train_set)} training and {len(val_set)} validation slides, {encoder}, {in_dim} features")
+print(f"{len(train_set)} training and {len(val_set)} validation slides, {data.encoder}, {in_dim} features")
 
+# %% [markdown]
+# Notebook 2 built a loader by hand. `make_loader` is that loader: four bags at a time, with a seed in an order that the seed
+# decides, without one in order.
 
 # %%
-def make_loader(part, seed=None, batch_size=4):
-    """Some bags at a time; shuffled, in an order that the seed fixes, or in order."""
-    generator = torch.Generator().manual_seed(seed) if seed is not None else None
-    return DataLoader(part, batch_size=batch_size, shuffle=seed is not None, generator=generator, collate_fn=collate_fn)
-
-
 train_loader, val_loader = make_loader(train_set, seed=0), make_loader(val_set)
 
 # %% [markdown]
@@ -85,14 +72,14 @@ train_loader, val_loader = make_loader(train_set, seed=0), make_loader(val_set)
 # <!-- instructor, 8 min: Common mistakes: no model.eval(), no zero_grad(), the best weights kept by reference (so they go on changing). Make one of them on purpose. -->
 #
 # One **epoch** shows every training slide once. For each: forward, loss, gradients, one step of Adam. Then we look at the
-# validation slides. Three things are easy to get wrong there, and the original's `Trainer` does the first two otherwise:
+# validation slides. Three things are easy to get wrong there, and the original's `Trainer` does not do the first two:
 #
 # 1. `model.eval()`: layers such as dropout behave differently when we only look.
 # 2. `torch.inference_mode()`: no gradients are stored, which saves time and memory.
-# 3. Keep a **copy** of the best weights. The best epoch need not be the last one; with the 16 slides further down it is an early one.
+# 3. Keep a **copy** of the best weights. The best epoch need not be the last one; with few slides and large steps, further down, it is an early one.
 
 # %%
-EPOCHS = 20 if data.synthetic else 5
+EPOCHS = 20
 LEARNING_RATE = 5e-4
 
 torch.manual_seed(0)
@@ -147,12 +134,12 @@ def draw_curves(train, val, best, title, ax=None):
     ax.legend()
 
 
-draw_curves(curves["train"], curves["validation"], best_epoch, "Both curves fall: the model learns something general")
+draw_curves(curves["train"], curves["validation"], best_epoch, "Training loss goes on falling, validation loss levels off")
 plt.show()
 
 # %% [markdown]
-# *What to see: the loss of 0.69 at the start is that of a coin. The blue curve goes on falling. When the orange one stops
-# falling, the model begins to learn its slides by heart.*
+# *What to see: the loss of 0.69 at the start is that of a coin. The blue curve goes on falling. Where the orange one levels off,
+# the model begins to learn its slides by heart; the dashed line marks the epoch whose weights are kept.*
 #
 # ## The finished form
 #
@@ -191,10 +178,7 @@ few = train_set.subset(
 )
 long = 2 * EPOCHS
 runs = {}
-for title, weight_decay, lr in [
-    ("16 slides, learning rate 2e-3", 0.0, 2e-3),
-    ("16 slides, smaller steps: 2e-4", 0.0, 2e-4),
-]:
+for title, lr in [("16 slides, learning rate 2e-3", 2e-3), ("16 slides, smaller steps: 2e-4", 2e-4)]:
     torch.manual_seed(0)
     runs[title] = fit(
         ABMIL(in_dim),
@@ -202,7 +186,7 @@ for title, weight_decay, lr in [
         val_loader,
         epochs=long,
         lr=lr,
-        weight_decay=weight_decay,
+        weight_decay=0.0,
         device=device,
         progress=False,
     )
@@ -214,7 +198,7 @@ plt.show()
 
 # %% [markdown]
 # *What to see: on the left training loss goes to zero while validation loss rises: the gap between the curves is what was
-# learnt by heart. Smaller steps put it off. What helps most is more slides.*
+# learnt by heart. On the right, with smaller steps, it comes later.*
 #
 # ### When one class is rare
 #
@@ -293,7 +277,7 @@ print(f"stopped after {len(stopped.val_loss)} of {long} epochs, with the weights
 # %% [markdown]
 # ## A check that every project needs: shuffled labels
 #
-# <!-- instructor, 4 min: Ask for a bet: what AUC will shuffled labels give? With 18 validation slides everything from 0.2 to 0.8 is still chance. -->
+# <!-- instructor, 4 min: Ask for a bet: what AUC will shuffled labels give? With 27 validation slides everything from 0.3 to 0.7 is still chance. -->
 #
 # Give the slides random labels. Nothing can be learnt now, so a validation AUC far from 0.5 means that something leaks.
 #
@@ -310,14 +294,12 @@ for seed in range(3):
     )
     if wrong is None:
         break  # on the real data this would take all features into memory
-    shuffled_train, shuffled_val = train_test_split(
-        range(len(wrong)), test_size=0.3, random_state=seed, stratify=wrong.get_bag_labels()
-    )
+    shuffled_train, shuffled_val = split_bags(wrong, seed=seed, val_fraction=0.3)
     torch.manual_seed(seed)
     last = fit(
         ABMIL(in_dim),
-        make_loader(wrong.subset(shuffled_train), seed),
-        make_loader(wrong.subset(shuffled_val)),
+        make_loader(shuffled_train, seed=seed),
+        make_loader(shuffled_val),
         epochs=10,
         lr=LEARNING_RATE,
         device=device,
@@ -329,7 +311,8 @@ if aucs:
     print(f"training loss of the last run: {last.train_loss[0]:.2f} -> {last.train_loss[-1]:.2f}")
 
 # %% [markdown]
-# The AUC wanders around 0.5, as few slides make it wander. A training loss that falls all the same is learning by heart.
+# Three values on either side of 0.5, or all on one side: with so few slides both are chance. A training loss that falls all the
+# same is learning by heart.
 #
 # ## CPU and GPU
 #
@@ -363,8 +346,9 @@ if device.type == "cpu":
     print("no GPU here; on Colab choose Runtime > Change runtime type, and run this notebook again")
 
 # %% [markdown]
-# **Half the digits, twice the speed.** New processors and GPUs multiply numbers of 16 bits (`bfloat16`) about twice as fast as
-# numbers of 32 bits. `precision="auto"` uses them for the large products where the processor can; sums stay in 32 bits.
+# **Half the digits.** GPUs and some processors multiply numbers of 16 bits (`bfloat16`) faster than numbers of 32 bits; others
+# have no such unit, and are slower with them. `precision="auto"` uses them for the large products only where the device has
+# the unit; sums stay in 32 bits. Here both are forced, so that you see what your machine does:
 
 # %%
 runs = {}
@@ -382,7 +366,8 @@ difference = np.abs(np.array(runs["float32"].val_loss) - runs["bfloat16"].val_lo
 print(f"largest difference of the loss: {difference:.4f}")
 
 # %% [markdown]
-# The losses are nearly the same. Our bags are small, so the gain in time shows only with bags of thousands of patches.
+# The losses are nearly the same. Which one was faster? On a processor without the unit it is float32. Where there is one, the gain
+# shows with bags of thousands of patches, not with ours.
 #
 # ## In torchmil
 #
@@ -414,9 +399,9 @@ trainer = Trainer(
     verbose=False,
 )
 trainer.train(max_epochs=3, train_dataloader=make_loader(train_set, seed=0), val_dataloader=val_loader)
-from mil_tutorial.training.fit import evaluate_loss
+from mil_tutorial.training.predict import mean_loss
 
-trained_there = evaluate_loss(ours, val_loader, device)[0]
+trained_there = mean_loss(ours, val_loader, device=device)[0]
 # The Trainer kept the last weights in the model; ours by hand after three epochs must be the same.
 print(f"our model in torchmil's Trainer: {trained_there:.3f} after 3 epochs, {curves['validation'][2]:.3f} in our loop")
 assert abs(trained_there - curves["validation"][2]) < 1e-3
@@ -479,30 +464,12 @@ pd.DataFrame(rows).T
 # *What to see: only a row with two zeros may be trained and scored in padded batches. TransMIL takes no mask at all; CLAM's loss
 # also looks at the patches of lowest attention, and padding is among them. For such models the size of the neighbour in the batch would change a patient's result. The way out is simple: one bag at a time, so that nothing is padded.*
 #
-# Now torchmil's ABMIL and DSMIL, our ABMIL and our two baselines, one bag at a time, each from two seeds. The test slides are scored once, at the end,
-# and choose nothing. (With real slides this takes long; take it to a GPU.)
+# Now torchmil's ABMIL and DSMIL, our ABMIL and our two baselines, one bag at a time, each from two seeds. They are compared on the
+# **validation** slides. These chose the epoch as well, so that all numbers flatter a little; the test set stays closed until
+# notebook 5. (With real slides this takes long; take it to a GPU.)
 
 # %%
-from sklearn.metrics import roc_auc_score
-
-from mil_tutorial import MaxPool, MeanPool, bags_in_memory
-
-test_set = TridentWSIDataset(
-    data.trident_dir,
-    data.root / "wsi_labels.csv",
-    encoder,
-    wsi_names=data.split("test")["wsi_name"],
-    bag_keys=["X", "Y"],
-)
-test_set = bags_in_memory(test_set, progress=False) if data.synthetic else test_set
-
-
-@torch.inference_mode()
-def test_auc(model):
-    model.eval()
-    scores = [answer(model, batch.to(device)) for batch in make_loader(test_set, batch_size=1)]
-    return roc_auc_score(test_set.get_bag_labels(), scores)
-
+from mil_tutorial import MaxPool, MeanPool
 
 candidates = {
     "our ABMIL": lambda: ABMIL(in_dim),
@@ -516,29 +483,28 @@ for name, make in candidates.items():
     aucs, start = [], time.perf_counter()
     for seed in [0, 1]:
         torch.manual_seed(seed)
-        network = make()
-        fit(
-            network,
-            make_loader(train_set, seed, batch_size=1),
+        run = fit(
+            make(),
+            make_loader(train_set, 1, seed=seed),
             make_loader(val_set, batch_size=1),
             epochs=6,
             lr=LEARNING_RATE,
             device=device,
             progress=False,
         )
-        aucs.append(test_auc(network))
+        aucs.append(run.val_auc[run.best_epoch])
     rows[name] = {
-        "test AUC, mean of 2 seeds": round(np.mean(aucs), 3),
+        "validation AUC, mean of 2 seeds": round(np.mean(aucs), 3),
         "spread": round(np.ptp(aucs), 3),
         "seconds a run": round((time.perf_counter() - start) / 2, 1),
-        "MB of weights": round(sum(p.numel() for p in network.parameters()) * 4 / 1e6, 2),
+        "MB of weights": round(sum(p.numel() for p in make().parameters()) * 4 / 1e6, 2),
     }
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# *What to see: the spread between two seeds is as large as many differences between models. A table like this with one seed
-# and no interval says little. "our ABMIL" and "torchmil ABMIL" are the same model from other first weights: how far apart they are is the noise
-# of this table; notebook 5 shows what to do about it. `benchmarks/zoo.py` trains more models from more seeds.*
+# *What to see: 18 validation slides cannot rank five models. "our ABMIL" and "torchmil ABMIL" are the same model from other first
+# weights: how far apart they are is the noise of this table. The spread of two seeds underestimates that noise, and a table with one
+# seed and no interval says nothing. Notebook 5 shows what to do about it; `benchmarks/zoo.py` trains more models from more seeds.*
 #
 # ## What can go wrong
 #
@@ -704,7 +670,7 @@ print("two small batches, one gradient")
 # 1. *Why is the loss near 0.69 at the start?*
 #    <details><summary>Answer</summary>A model that says "one half" for everything has the loss −ln 0.5 ≈ 0.69.</details>
 # 2. *The training loss is 0.01 and the validation loss 0.9. What now?*
-#    <details><summary>Answer</summary>It overfits. More slides, stronger weight decay, smaller steps, or stop earlier.</details>
+#    <details><summary>Answer</summary>It overfits. Stop earlier or take smaller steps, as above; more slides, if you can get them.</details>
 # 3. *Why must you wait for a GPU before you read the clock?*
 #    <details><summary>Answer</summary>Calls return before the work is done. Without <code>synchronize</code> you time how fast work is handed over.</details>
 # 4. *Labels are shuffled, and the validation AUC is 0.8. Good news?*

@@ -13,10 +13,10 @@ import torch
 from small import RUN
 from torch.utils.data import DataLoader
 
-from mil_tutorial import DataError, PackedFeatures, TridentWSIDataset, collate_fn, pack
+from mil_tutorial import DataError, PackedFeatures, ParameterError, TridentWSIDataset, collate_fn, pack
+from mil_tutorial.bags.packed import packed_folder
 from mil_tutorial.commands.main import main
 from mil_tutorial.files import read_json, write_json
-from mil_tutorial.bags.packed import packed_folder
 
 ENCODER = "efficientnet_lite0"
 
@@ -44,9 +44,9 @@ def rewrite(path, edit):
 def test_the_same_bags(tree):
     plain = dataset_of(tree, packed=False)
     packed = dataset_of(tree, packed=True)
-    assert packed._store is not None and plain._store is None
+    assert packed.store is not None and plain.store is None
     same_bags(plain, packed)
-    assert dataset_of(tree)._store is not None, "a store that fits is used without being asked for"
+    assert dataset_of(tree).store is not None, "a store that fits is used without being asked for"
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -66,11 +66,14 @@ def test_a_changed_file_is_noticed(tree):
     rewrite(path, lambda x: x + 1)
     with pytest.warns(UserWarning, match=r"normal_001\.h5 has changed since"):
         stale = dataset_of(tree)
-    assert stale._store is None
+    assert stale.store is None
     same_bags(dataset_of(tree, packed=False), stale)
     same_bags(dataset_of(tree, packed=False), dataset_of(tree, packed=True))
     path.unlink()
-    assert "normal_001.h5 is gone" in PackedFeatures(packed_folder(tree / RUN, ENCODER)).changed(["normal_001"])
+    store = PackedFeatures(packed_folder(tree / RUN, ENCODER))
+    assert "normal_001.h5 is gone" in store.changed(["normal_001"])
+    assert store.changed(["normal_002"]) is None and store.changed([]) is None
+    assert store.changed(["normal_002", "no_such"]) == "slide no_such is not in it"
 
 
 def test_a_slide_that_came_later_is_noticed(tree):
@@ -104,9 +107,9 @@ def test_a_damaged_store_is_named(tree):
     folder = pack(tree / RUN, ENCODER, progress=False).folder
     features = folder / "features.npy"
     features.write_bytes(features.read_bytes()[:-5000])
-    with pytest.raises(DataError, match=f"packed_{ENCODER}: is no whole store"):
+    with pytest.raises(DataError, match=f"packed_{ENCODER}: is not a complete store"):
         PackedFeatures(folder)
-    with pytest.warns(UserWarning, match="is no whole store"):
+    with pytest.warns(UserWarning, match="is not a complete store"):
         unpacked = dataset_of(tree)
     same_bags(unpacked, dataset_of(tree, packed=True))
     write_json(folder / "index.json", {**read_json(folder / "index.json"), "format": 99})
@@ -151,6 +154,38 @@ def test_workers_share_it(tree):
     plain = DataLoader(dataset, batch_size=2, collate_fn=collate_fn)
     for a, b in zip(loader, plain, strict=True):
         assert torch.equal(a["X"], b["X"])
+
+
+def test_the_empty_slides_of_a_run_are_packed_too(tree):
+    for part, ending in ((f"features_{ENCODER}", ".h5"), ("patches", "_patches.h5")):
+        with h5py.File(tree / RUN / part / f"normal_001{ending}", "a") as file:
+            for key in list(file):
+                attributes = {k: v for k, v in file[key].attrs.items() if k != "crc32"}
+                del file[key]
+                file.create_dataset(
+                    key, data=np.empty((0, 1280 if key == "features" else 2), "f2" if key == "features" else "i8")
+                )
+                file[key].attrs.update(attributes)
+    store = pack(tree / RUN, ENCODER, progress=False)
+    assert store.slides["normal_001"].start == store.slides["normal_001"].stop
+    assert len(store.rows("normal_001")[0]) == 0 and len(store.rows("normal_002")[0]) > 0
+    with pytest.raises(DataError, match="slide normal_001 has no patches"):
+        dataset_of(tree)[0]
+
+
+def test_what_is_not_a_run_or_has_no_features_is_refused(tree, data):
+    with pytest.raises(ParameterError, match=r"^run: found DataRoot"):
+        pack(data, ENCODER)
+    with pytest.raises(ParameterError, match=r"^encoder: found None"):
+        pack(tree / RUN, None)
+    with pytest.raises(DataError, match=f"features_uni: there is no such folder .*features_{ENCODER}"):
+        pack(tree / RUN, "uni")
+    (tree / RUN / "features_uni").mkdir()
+    (tree / RUN / "features_uni" / "tumor_001.npy").touch()
+    with pytest.raises(
+        DataError, match=r"features_uni: no features here\. Files found: 1 \.npy, such as tumor_001\.npy"
+    ):
+        pack(tree / RUN, "uni")
 
 
 def test_the_command(tree, capsys):

@@ -9,7 +9,7 @@ from small import write_pyramid
 
 from mil_tutorial import open_slide, view_heatmap, write_geojson
 from mil_tutorial.geometry import Geometry
-from mil_tutorial.slides.plots import draw_scores
+from mil_tutorial.slides.heatmaps import draw_scores
 
 MAGENTA, GREY = (255, 0, 255), (225, 215, 222)
 
@@ -108,8 +108,7 @@ def test_a_lit_patch_is_lit_at_the_same_tissue_in_viewer_overlay_and_geojson(tmp
 @pytest.fixture(scope="module")
 def view(tmp_path_factory, data, tumor_slide):
     """The viewer's page of a synthetic tumour slide."""
-    from mil_tutorial.trident import read_patch_labels
-    from mil_tutorial.trident import read_patches
+    from mil_tutorial.trident import read_patch_labels, read_patches
 
     folder = tmp_path_factory.mktemp("view")
     patches = read_patches(data.trident_dir / "patches" / f"{tumor_slide}_patches.h5")

@@ -32,7 +32,7 @@ import torch
 
 from mil_tutorial import DataError, open_data, open_slide, read_canvas, read_detections, write_detections
 from mil_tutorial.slides.annotations import read_asap_xml
-from mil_tutorial.commands.common import _load_checkpoint
+from mil_tutorial.commands.checkpoints import load_checkpoint
 from mil_tutorial.files import write_json
 from mil_tutorial.slides.labels import label_patches
 from mil_tutorial.tables import read_label_table
@@ -40,7 +40,7 @@ from mil_tutorial.trident import read_patch_labels
 from mil_tutorial.bags.packed import PackedFeatures
 from mil_tutorial.commands.record import Record, read_record, record_path
 from mil_tutorial.commands.repeat import read_result
-from mil_tutorial.training.checkpoint import _load
+from mil_tutorial.training.checkpoint import load_state
 from mil_tutorial.hdf5 import count_bad
 from mil_tutorial.trident import read_features, read_patches
 
@@ -180,12 +180,12 @@ def targets(base: Path) -> dict[str, Target]:
         assert found.shape[1:] == (3,) and np.isfinite(found).all()
 
     def checkpoint(path):
-        model, state = _load_checkpoint(path)
-        assert 0 <= state["threshold"] <= 1 or not np.isfinite(state["threshold"])
-        return [t.numpy() for t in model.state_dict().values()], state["threshold"], state["encoder"]
+        found = load_checkpoint(path)
+        assert 0 <= found.threshold <= 1 or not np.isfinite(found.threshold)
+        return [t.numpy() for t in found.model.state_dict().values()], found.threshold, found.encoder
 
     def steps(path):
-        return [t.numpy() for t in _load(path, {})["model"].values()]
+        return [t.numpy() for t in load_state(path, {})["model"].values()]
 
     def store(path):
         opened = PackedFeatures(path.parent)

@@ -32,7 +32,7 @@ import torch
 
 from mil_tutorial import open_data, open_slide
 from mil_tutorial.commands.main import main as command_line
-from mil_tutorial.commands.prepare import _encoder
+from mil_tutorial.commands.prepare import shared_encoder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from small import RUN, copy_root, write_pyramid
@@ -392,7 +392,7 @@ def matrix(times: int, seed: int, only: list[str] | None = None, faults=FAULTS) 
     folder.chmod(0o755)
     try:
         make_base(folder / "base")
-        _encoder("efficientnet_lite0")  # children inherit it
+        shared_encoder("efficientnet_lite0")  # children inherit it
         for job in jobs(folder / "base"):
             if only and job.name not in only:
                 continue

@@ -12,13 +12,13 @@ from small import RUN
 
 from mil_tutorial import DataError, TridentWSIDataset
 from mil_tutorial.slides.annotations import read_asap_xml
-from mil_tutorial.commands.common import _load_checkpoint
+from mil_tutorial.commands.checkpoints import load_checkpoint
 from mil_tutorial.commands.main import main
 from mil_tutorial.files import read_json, write_json
 from mil_tutorial.geometry import Geometry
 from mil_tutorial.trident import PatchLabels, read_patch_labels, write_patch_labels
 from mil_tutorial.bags.packed import PackedFeatures
-from mil_tutorial.training.checkpoint import _load
+from mil_tutorial.training.checkpoint import load_state
 from mil_tutorial.trident import Patches, read_features, read_patches, write_features, write_patches
 
 BOMB = (
@@ -105,7 +105,7 @@ class Evil:
         return os.mkdir, (self.path,)
 
 
-@pytest.mark.parametrize("load", [_load_checkpoint, lambda p: _load(p, {})])
+@pytest.mark.parametrize("load", [load_checkpoint, lambda p: load_state(p, {})])
 @pytest.mark.parametrize("form", ["torch", "pickle", "zip"])
 def test_checkpoints_that_carry_code_are_refused(tmp_path, load, form):
     evil, path, door = Evil(), tmp_path / "evil.pt", tmp_path / "opened"
@@ -185,7 +185,7 @@ def test_a_flipped_bit_in_our_own_files_never_becomes_another_number(tmp_path, k
         ),
         "weights": (
             lambda: torch.save({"settings": {}, "w": torch.from_numpy(values)}, path),
-            lambda: _load(path, {})["w"].numpy(),
+            lambda: load_state(path, {})["w"].numpy(),
         ),
         "json": (lambda: write_json(path, {"w": values.tolist()}), lambda: np.array(read_json(path)["w"])),
     }[kind]

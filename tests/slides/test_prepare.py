@@ -1,201 +1,298 @@
-import json
+"""One slide prepared: its files, what they remember, and what happens to damaged ones."""
 
+import json
+import random
+
+import cv2
 import h5py
 import numpy as np
 import pytest
-import tifffile
+import torch
+from small import write_tissue_slide
 
-from mil_tutorial import DataError, Geometry, PrepareOptions, load_encoder, prepare, prepare_slide
-from mil_tutorial import trident
+from mil_tutorial import DataError, ParameterError, PrepareOptions, load_encoder, prepare_slide, trident
+from mil_tutorial.slides.coordinates import locate_patches
+from mil_tutorial.slides.encoders import PatchEncoder
 
-GEOMETRY = Geometry.for_slide(mpp=0.25, width=4000, height=3000, magnification=20, patch_size=512)
+SMALL = PrepareOptions(patch_size=256)
+RUN = "20x_256px_0px_overlap"
+
+
+class Mean(torch.nn.Module):
+    """Features of a patch: the mean of each colour."""
+
+    def forward(self, x):
+        return x.mean((2, 3))
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    return load_encoder()
+    """A fast one."""
+    return PatchEncoder("mean", 64, 3, Mean(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-def test_round_trip(tmp_path):
-    coords = GEOMETRY.grid()
-    trident.write_patches(tmp_path / "a_patches.h5", coords, GEOMETRY)
-    patches = trident.read_patches(tmp_path / "a_patches.h5")
-    assert patches.name == "a" and patches.geometry == GEOMETRY and np.array_equal(patches.coords, coords)
-    for compress in (False, True):
-        features = np.random.default_rng(0).random((len(coords), 7)).astype(np.float16)
-        trident.write_features(tmp_path / "a.h5", features, patches, "e", compress)
-        found, found_coords = trident.read_features(tmp_path / "a.h5")
-        assert found.dtype == np.float16 and np.array_equal(found, features) and np.array_equal(found_coords, coords)
+@pytest.fixture
+def prepared(tmp_path, encoder):
+    """A slide and its job folder."""
+    path, job = tmp_path / "a.tif", tmp_path / "job"
+    write_tissue_slide(path)
+    assert prepare_slide(path, job, SMALL, encoder) == (16, True)
+    return path, job
 
 
-def test_an_empty_slide_round_trips(tmp_path):
-    trident.write_patches(tmp_path / "e_patches.h5", np.empty((0, 2)), GEOMETRY)
-    patches = trident.read_patches(tmp_path / "e_patches.h5")
-    trident.write_features(tmp_path / "e.h5", np.empty((0, 5), np.float32), patches, "e")
-    assert patches.coords.shape == (0, 2) and trident.read_features(tmp_path / "e.h5")[0].shape == (0, 5)
+def again(prepared, encoder, options=SMALL, **more):
+    """Prepare it again: what comes back, and the notes."""
+    notes = []
+    return prepare_slide(*prepared, options, encoder, note=notes.append, **more), [note.text for note in notes]
 
 
-def test_rows_are_matched_by_coordinate(tmp_path):
-    patches = trident.Patches("a", np.array([[0, 0], [1024, 0], [0, 1024]]), GEOMETRY)
-    other = patches.coords[[2, 0, 1]]
-    order = trident.match_rows("f.h5", other, 3, patches)
-    assert np.array_equal(other[order], patches.coords)
-    assert trident.match_rows("f.h5", patches.coords, 3, patches) is None
-    with pytest.raises(DataError, match=r"f\.h5: 2 feature rows, but 3 patches"):
-        trident.match_rows("f.h5", None, 2, patches)
-    with pytest.raises(DataError, match="not those of the patches"):
-        trident.match_rows("f.h5", patches.coords + 1, 3, patches)
+def files(job):
+    """Coordinates and features."""
+    return job / RUN / "patches" / "a_patches.h5", job / RUN / "features_mean" / "a.h5"
 
 
-def test_a_file_cut_in_half_is_named(tmp_path):
-    path = tmp_path / "a_patches.h5"
-    trident.write_patches(path, GEOMETRY.grid(), GEOMETRY)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match=r"a_patches\.h5"):
-        trident.read_patches(path)
+def content(job):
+    patches, features = files(job)
+    return trident.read_patches(patches).coords, *trident.read_features(features)
 
 
-def test_tridents_own_files(real):
-    run = real / "trident_processed" / "20x_256px_0px_overlap"
-    patches = trident.read_patches(run / "patches" / "cmu-1-small-region_patches.h5")
-    features, coords = trident.read_features(run / "features_random_resnet18" / "cmu-1-small-region.h5")
-    assert (patches.geometry.patch_size_level0, patches.geometry.width, patches.geometry.height) == (256, 2220, 2967)
-    assert trident.match_rows("f", coords, len(features), patches) is None
-
-
-def test_preparing_a_real_slide(real, tmp_path, encoder):
-    slide, options = real / "cmu-1-small-region.svs", PrepareOptions(patch_size=256)
-    n, done = prepare_slide(slide, tmp_path, options, encoder)
-    run = tmp_path / "20x_256px_0px_overlap"
-    patches = trident.read_patches(run / "patches" / "cmu-1-small-region_patches.h5")
-    theirs = trident.read_patches(real / "trident_processed" / run.name / "patches" / "cmu-1-small-region_patches.h5")
+def test_preparing_a_real_slide(real, tmp_path):
+    encoder = load_encoder()
+    slide = real / "cmu-1-small-region.svs"
+    n, done = prepare_slide(slide, tmp_path, SMALL, encoder)
+    patches = trident.read_patches(tmp_path / RUN / "patches" / "cmu-1-small-region_patches.h5")
+    theirs = trident.read_patches(real / "trident_processed" / RUN / "patches" / "cmu-1-small-region_patches.h5")
     ours, other = ({tuple(c) for c in p.coords.tolist()} for p in (patches, theirs))
     assert len(ours & other) / len(ours | other) >= 0.9
-    features, _ = trident.read_features(run / "features_efficientnet_lite0" / "cmu-1-small-region.h5")
+    features, _ = trident.read_features(tmp_path / RUN / "features_efficientnet_lite0" / "cmu-1-small-region.h5")
     assert done and features.shape == (n, 1280) and np.isfinite(features).all()
     geojson = json.loads((tmp_path / "contours_geojson" / "cmu-1-small-region.geojson").read_text())
     assert geojson["features"] and (tmp_path / "thumbnails" / "cmu-1-small-region.jpg").is_file()
-    assert prepare_slide(slide, tmp_path, options, encoder) == (n, False)
+    assert prepare_slide(slide, tmp_path, SMALL, encoder) == (n, False)
 
 
-def test_folding_batch_norm_changes_nothing(encoder):
-    from mil_tutorial.slides.encoders import PatchEncoder, _Lite0
-
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
-    plain = PatchEncoder("plain", 224, 1280, _Lite0().eval(), encoder.mean, encoder.std)
-    assert np.allclose(plain.encode(pictures), encoder.encode(pictures), atol=1e-4)
-
-
-def _write_slide(path, rgb, mpp=0.5):
-    tifffile.imwrite(
-        path, rgb, tile=(256, 256), photometric="rgb", resolution=(1e4 / mpp,) * 2, resolutionunit="CENTIMETER"
-    )
-
-
-def test_a_bad_slide_does_not_stop_the_others(tmp_path, capsys):
-    wsi = tmp_path / "wsi"
-    wsi.mkdir()
-    rng = np.random.default_rng(0)
-    tissue = np.full((1024, 1024, 3), 240, np.uint8)
-    tissue[200:800, 200:800] = (180, 90, 160) + rng.integers(-20, 20, (600, 600, 3))
-    _write_slide(wsi / "good.tif", tissue)
-    _write_slide(wsi / "glass.tif", np.full((1024, 1024, 3), 240, np.uint8))
-    (wsi / "text.tif").write_text("no slide")
-    with pytest.raises(DataError, match=r"glass\.tif: no tissue found(.|\n)*text\.tif(.|\n)*2 of 3 slides are done"):
-        prepare(wsi, tmp_path / "job", PrepareOptions(patch_size=256), progress=False)
-    run = tmp_path / "job" / "20x_256px_0px_overlap" / "patches"
-    assert len(trident.read_patches(run / "good_patches.h5").coords) == 16
-    assert len(trident.read_patches(run / "glass_patches.h5").coords) == 0
-    assert not [p for p in (tmp_path / "job").rglob(".*")], "temporary files were left behind"
-
-
-def test_old_fields_of_any_number_type(tmp_path):
-    path = tmp_path / "a_patches.h5"
-    trident.write_patches(path, GEOMETRY.grid(), GEOMETRY)
-    with h5py.File(path, "a") as file:
-        file["coords"].attrs["patch_size_level0"] = np.float64(1024.0)
-        file["coords"].attrs["target_magnification"] = np.int64(20)
-    assert trident.read_patches(path).geometry == GEOMETRY
-
-
-@pytest.mark.parametrize("rows_in_a_chunk", [1, 7])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_row_chunks_as_trident_writes_them(tmp_path, rows_in_a_chunk, dtype):
-    """Appended batch by batch, so that HDF5's own tables lie between the rows."""
-    features = np.random.default_rng(0).random((1000, 33)).astype(dtype)
-    path = tmp_path / "a.h5"
-    with h5py.File(path, "w") as file:
-        dataset = file.create_dataset("features", (0, 33), dtype, maxshape=(None, 33), chunks=(rows_in_a_chunk, 33))
-        other = file.create_dataset("coords", (0, 2), np.int64, maxshape=(None, 2), chunks=(1, 2))
-        for start in range(0, 1000, 64):
-            for target, values in ((dataset, features), (other, np.zeros((1000, 2), np.int64))):
-                part = values[start : start + 64]
-                target.resize(start + len(part), axis=0)
-                target[start:] = part
-    found, _ = trident.read_features(path)
-    assert found.dtype == dtype and np.array_equal(found, features)
-    assert trident.count_bad_features(path) == 0
-    with h5py.File(path, "a") as file:
-        file["features"][[3, 999], 5] = [np.nan, np.inf]
-    assert trident.count_bad_features(path, block=1 << 12) == 2
-    assert trident.features_header(path)[:2] == ((1000, 33), np.dtype(dtype))
-
-
-def test_what_was_prepared_otherwise_is_refused(tmp_path, encoder):
-    rng = np.random.default_rng(0)
-    tissue = np.full((1024, 1024, 3), 240, np.uint8)
-    tissue[200:800, 200:800] = (180, 90, 160) + rng.integers(-20, 20, (600, 600, 3))
-    path, job = tmp_path / "a.tif", tmp_path / "job"
-    _write_slide(path, tissue)
-    assert prepare_slide(path, job, PrepareOptions(patch_size=256), encoder) == (16, True)
-    for options, message in (
-        (PrepareOptions(patch_size=256, min_tissue_proportion=0.5), "min_tissue_proportion 0.0, now it is 0.5"),
-        (PrepareOptions(patch_size=256, dtype="float16"), "holds float32 features, --dtype says float16"),
-        (PrepareOptions(patch_size=256, mpp=0.45), "mpp 0.5, now it is 0.45"),
-    ):
-        with pytest.raises(DataError, match=message):
-            prepare_slide(path, job, options, encoder)
-    _write_slide(path, tissue[::-1])
-    with pytest.raises(DataError, match="from another slide of this name"):
-        prepare_slide(path, job, PrepareOptions(patch_size=256), encoder)
-
-
-def test_pictures_of_a_prepared_slide(data, tumor_slide, tmp_path):
-    from mil_tutorial.slides.prepare import locate_patches
-
+def test_images_of_a_prepared_slide(data, tumor_slide, tmp_path):
     locate_patches(data.slide_path(tumor_slide), tmp_path, PrepareOptions())
     for folder in ("thumbnails", "contours", "20x_512px_0px_overlap/visualization"):
-        import cv2
-
-        picture = cv2.imread(str(tmp_path / folder / f"{tumor_slide}.jpg"))
-        assert 900 <= max(picture.shape[:2]) <= 1000
+        image = cv2.imread(str(tmp_path / folder / f"{tumor_slide}.jpg"))
+        assert 900 <= max(image.shape[:2]) <= 1000
     shapes = json.loads((tmp_path / "contours_geojson" / f"{tumor_slide}.geojson").read_text())["features"]
     assert shapes and all(f["properties"]["objectType"] == "annotation" for f in shapes)
     assert all(ring[0] == ring[-1] and len(ring) >= 4 for f in shapes for ring in f["geometry"]["coordinates"])
 
 
-def test_a_timm_model_by_name(monkeypatch):
-    """timm itself needs torchvision; this stands in for it and shows what is asked of it."""
-    import sys
-    from types import SimpleNamespace
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("mag", (0, -20, 1000, np.nan, np.inf, "20", True, None)),
+        ("patch_size", (256.5, 256.0, 0, -1, 1 << 20, np.nan, "256", True, None)),
+        ("overlap", (-1, 512, 1.5, np.nan, "0", False, None)),
+        ("min_tissue_proportion", (-0.1, 1.1, np.nan, "0", True, None)),
+        ("mpp", (0, -0.25, 2.4, 29, np.nan, np.inf, "0.25", True)),
+        ("dtype", ("float64", "f4", np.float32, None)),
+        ("patch_encoder", ("", " ", 3, None)),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(name, values):
+    for value in values:
+        with pytest.raises(ParameterError, match=f"^{name}: found "):
+            PrepareOptions(**{name: value})
 
-    import torch
 
-    class Small(torch.nn.Module):
-        num_features = 3
+def test_options_of_numpys_types_are_taken():
+    options = PrepareOptions(mag=np.float32(10), patch_size=np.int64(256), overlap=np.int32(0), mpp=np.float64(0.5))
+    assert trident.run_folder("", options.mag, options.patch_size, options.overlap).name == "10x_256px_0px_overlap"
 
-        def forward(self, x):
-            return x.mean((2, 3))
 
-    config = {"input_size": (3, 64, 64), "mean": (0, 0, 0), "std": (1, 1, 1)}
-    fake = SimpleNamespace(
-        create_model=lambda name, pretrained, num_classes: (
-            Small() if (name, pretrained, num_classes) == ("org/net", True, 0) else None
-        ),
-        data=SimpleNamespace(resolve_model_data_config=lambda network: config),
-    )
-    monkeypatch.setitem(sys.modules, "timm", fake)
-    found = load_encoder("timm:org/net")
-    assert (found.name, found.px, found.dim) == ("timm_org_net", 64, 3)
-    white = np.full((2, 64, 64, 3), 255, np.uint8)
-    assert np.allclose(found.encode(white), 1)
+# -- what is there already ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_whole_is_kept(prepared, encoder):
+    before = [(f.read_bytes(), f.stat().st_mtime_ns) for f in files(prepared[1])]
+    assert again(prepared, encoder) == ((16, False), [])
+    assert [(f.read_bytes(), f.stat().st_mtime_ns) for f in files(prepared[1])] == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_tissue_proportion": 0.5}, "a_patches.h5: was made with min_tissue_proportion 0.0, now it is 0.5"),
+        ({"dtype": "float16"}, "a.h5: was made with dtype float32, now it is float16"),
+    ],
+)
+def test_what_was_made_otherwise_is_refused(prepared, encoder, options, message):
+    with pytest.raises(DataError, match=f"{message}. Choose another job_dir, or delete the run folder"):
+        again(prepared, encoder, PrepareOptions(patch_size=256, **options))
+
+
+def test_another_mpp_is_refused(prepared, encoder):
+    with pytest.raises(DataError, match=r"was made with mpp 0\.5, now it is 0\.45"):
+        again(prepared, encoder, mpp=0.45)
+
+
+def test_another_slide_of_this_name_is_refused(prepared, encoder):
+    write_tissue_slide(prepared[0], turned=True)
+    with pytest.raises(DataError, match=r"a_patches\.h5: was made from another slide of this name"):
+        again(prepared, encoder)
+    files(prepared[1])[0].unlink()
+    with pytest.raises(DataError, match=r"a\.h5: was made from another slide of this name"):
+        again(prepared, encoder)
+
+
+def test_a_file_made_otherwise_is_refused_even_if_it_is_damaged(prepared, encoder):
+    """Nothing is overwritten that was asked for in another way."""
+    flip(files(prepared[1])[1], "features", 5)
+    write_tissue_slide(prepared[0], turned=True)
+    files(prepared[1])[0].unlink()
+    with pytest.raises(DataError, match=r"a\.h5: was made from another slide"):
+        again(prepared, encoder)
+
+
+# -- damage ------------------------------------------------------------------------------------------------------------
+
+
+def flip(path, key, number):
+    """Change one bit of one value."""
+    with h5py.File(path) as file:
+        place = file[key].id.get_offset() + number * file[key].dtype.itemsize
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("which", "key", "reason"),
+    [
+        (0, "coords", "values of 'coords' do not match"),
+        (1, "features", "values of 'features' do not match"),
+        (1, "coords", "values of 'coords' do not match"),
+        (0, None, "truncated"),
+        (1, None, "truncated"),
+    ],
+)
+def test_a_damaged_file_is_made_again_and_that_is_said(prepared, encoder, which, key, reason):
+    before, file = content(prepared[1]), files(prepared[1])[which]
+    if key is None:
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        flip(file, key, 5)
+    (n, done), notes = again(prepared, encoder)
+    assert (n, done) == (16, which == 1)
+    (note,) = notes
+    assert note.startswith(f"{file}: was damaged (") and reason in note and note.endswith("and has been made again.")
+    assert all(np.array_equal(a, b) for a, b in zip(before, content(prepared[1]), strict=True))
+    assert again(prepared, encoder) == ((16, False), []), "it is whole again"
+
+
+def test_without_a_listener_damage_is_a_warning(prepared, encoder):
+    flip(files(prepared[1])[1], "features", 5)
+    with pytest.warns(UserWarning, match=r"a\.h5: was damaged .* and has been made again"):
+        assert prepare_slide(*prepared, SMALL, encoder) == (16, True)
+
+
+def test_bits_flipped_anywhere(prepared, encoder):
+    """Whatever bit it is: the file is refused (its text attributes carry no checksum), or the values are right again.
+
+    If they were not, that was said.
+    """
+    before, rng, made_again = content(prepared[1]), random.Random(0), 0
+
+    def right():
+        return all(np.array_equal(a, b) for a, b in zip(before, content(prepared[1]), strict=True))
+
+    for file in files(prepared[1]):
+        whole = file.read_bytes()
+        places = [rng.randrange(min(len(whole), 1000)) for _ in range(30)] + rng.sample(range(len(whole)), 10)
+        for place in places:
+            raw = bytearray(whole)
+            raw[place] ^= 1 << rng.randrange(8)
+            file.write_bytes(raw)
+            try:
+                damaged = not right()
+            except DataError:
+                damaged = True
+            try:
+                _, notes = again(prepared, encoder)
+            except DataError as error:
+                assert str(file) in str(error) and "was made" in str(error), (file, place)
+            else:
+                assert right() and bool(notes) >= damaged, (file, place)
+                made_again += bool(notes)
+            file.write_bytes(whole)
+    assert made_again > 20
+
+
+def test_features_of_trident_are_taken_as_they_are(prepared, encoder):
+    features = files(prepared[1])[1]
+    values, coords = trident.read_features(features)
+    with h5py.File(features, "w") as file:
+        file["features"], file["coords"] = values + 1, coords
+    written = features.read_bytes()
+    assert again(prepared, encoder) == ((16, False), []) and features.read_bytes() == written
+
+
+# -- how large a pixel is ----------------------------------------------------------------------------------------------
+
+
+def patches_of(tmp_path, stated, encoder, options=SMALL, **more):
+    """Prepare a slide that states so many µm per pixel: its patches, the remembered mpp, and the notes."""
+    path, notes = tmp_path / "a.tif", []
+    write_tissue_slide(path, stated)
+    locate_patches(path, tmp_path / "job", options, note=notes.append, **more)
+    (file,) = (tmp_path / "job").rglob("a_patches.h5")
+    how = trident.read_how(file, ["mpp"])["mpp"]
+    return len(trident.read_patches(file).coords), how, [note.text for note in notes]
+
+
+def test_mpp_is_used_where_the_slide_does_not_say_it(tmp_path, encoder):
+    assert patches_of(tmp_path, None, encoder, PrepareOptions(patch_size=256, mpp=0.5)) == (16, 0.5, [])
+
+
+def test_mpp_is_not_used_where_the_slide_says_it(tmp_path, encoder):
+    n, mpp, notes = patches_of(tmp_path, 0.5, encoder, PrepareOptions(patch_size=256, mpp=0.25))
+    assert (n, mpp) == (16, 0.5)
+    (note,) = notes
+    assert "a.tif: says 0.5 µm per pixel, which is used; mpp 0.25 is for slides that do not say it." in note
+
+
+def test_nothing_is_said_where_both_agree(tmp_path, encoder):
+    assert patches_of(tmp_path, 0.5, encoder, PrepareOptions(patch_size=256, mpp=0.505)) == (16, 0.5, [])
+
+
+def test_the_mpp_of_this_slide_is_used_whatever_it_says(tmp_path, encoder):
+    n, mpp, notes = patches_of(tmp_path, 0.5, encoder, mpp=0.25)
+    assert mpp == 0.25 and n != 16
+    (note,) = notes
+    assert "a.tif: says 0.5 µm per pixel; the 0.25 given for this slide is used." in note
+
+
+def test_a_value_close_to_the_stated_one_is_used_without_a_word(tmp_path, encoder):
+    assert patches_of(tmp_path, 0.5, encoder, mpp=0.495) == (16, 0.495, [])
+
+
+def test_without_any_mpp_the_slide_is_refused(tmp_path, encoder):
+    with pytest.raises(DataError, match=r"a\.tif: the file does not say how large a pixel is.*Give its mpp") as error:
+        patches_of(tmp_path, None, encoder)
+    assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize("stated", [29, 2.5, 0.001])
+def test_pixels_of_no_objective_are_refused_once_and_sensibly(tmp_path, encoder, stated):
+    message = rf"a\.tif: its pixels are {stated} µm wide, which no objective gives.*overview or a label image"
+    with pytest.raises(DataError, match=message) as error:
+        patches_of(tmp_path, stated, encoder)
+    assert "mag" not in str(error.value).replace("image", "")
+    with pytest.raises(DataError, match=message):
+        patches_of(tmp_path, stated, encoder, PrepareOptions(patch_size=256, mpp=0.5))
+    assert patches_of(tmp_path, stated, encoder, mpp=0.5)[:2] == (16, 0.5)
+
+
+def test_more_magnification_than_the_slide_has_is_refused(tmp_path, encoder):
+    with pytest.raises(DataError, match=r"the slide is 20x \(0.5 µm per pixel\), patches at 40x.*mag of at most 20"):
+        patches_of(tmp_path, 0.5, encoder, PrepareOptions(mag=40))
+
+
+@pytest.mark.parametrize("mpp", [29, np.nan, "0.5", True, 0])
+def test_an_mpp_of_no_objective_is_refused(prepared, encoder, mpp):
+    with pytest.raises(ParameterError, match=r"^mpp: found"):
+        prepare_slide(*prepared, SMALL, encoder, mpp=mpp)

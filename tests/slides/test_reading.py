@@ -3,39 +3,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from mil_tutorial import (
-    DataError,
-    Geometry,
-    draw_heatmap,
-    draw_patches,
-    open_slide,
-    read_canvas,
-    read_overview,
-    read_patch,
-    show_patches,
-)
-from mil_tutorial.geometry import grid_step, nominal_magnification
-from mil_tutorial.slides.reading import slide_mpp
+from mil_tutorial import DataError, Geometry, ParameterError, open_slide, read_canvas, read_overview, read_patch
+from mil_tutorial.slides.reading import opened, slide_mpp
 from mil_tutorial.trident import read_patches
-
-
-@pytest.mark.parametrize(
-    "mpp,magnification", [(0.243, 40), (0.226, 40), (0.499, 20), (0.2501, 40), (0.12, 80), (1.0, 10), (2.0, 5)]
-)
-def test_magnification_is_snapped(mpp, magnification):
-    assert nominal_magnification(mpp) == magnification
-
-
-def test_grid_of_a_40x_slide_at_20x_with_overlap():
-    g = Geometry.for_slide(mpp=0.25, width=3000, height=2000, magnification=20, patch_size=512, overlap=128)
-    assert (g.patch_size_level0, g.step_level0) == (1024, 768)
-    assert g.grid()[:5].tolist() == [[0, 0], [768, 0], [1536, 0], [2304, 0], [0, 768]]
-    assert g.cells(np.array([[768, 768], [1536, 0]])).tolist() == [[0, 1], [1, 0]]
-
-
-def test_a_slide_cannot_give_more_magnification_than_it_has():
-    with pytest.raises(ValueError, match="20x"):
-        Geometry.for_slide(mpp=0.5, width=10, height=10, magnification=40, patch_size=256)
 
 
 def test_canvas_is_what_level_0_shows(data, tumor_slide):
@@ -68,15 +38,6 @@ def test_overview_in_strips_is_the_whole(data, tumor_slide):
     assert np.abs(small.astype(int) - big).mean() < 3
 
 
-def test_heatmap_colours_only_its_patches():
-    canvas = np.full((20, 30, 3), 200, np.uint8)
-    out = draw_heatmap(canvas, np.array([1.0, 0.0, np.nan]), np.array([0, 1, 1]), np.array([2, 0, 1]), 10, alpha=1.0)
-    assert (out[:10, 20:] == (np.array([0.84, 0.15, 0.16]) * 255).astype(np.uint8)).all()
-    assert (out[10:, 10:20] == 200).all() and (canvas == 200).all()
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
-        draw_heatmap(canvas, np.array([1.5]), np.array([0]), np.array([0]), 10)
-
-
 def test_errors_name_the_file(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.tif"):
         open_slide(tmp_path / "nowhere.tif")
@@ -85,7 +46,7 @@ def test_errors_name_the_file(tmp_path):
         open_slide(tmp_path / "text.svs")
     path = tmp_path / "plain.tif"
     tifffile.imwrite(path, np.zeros((512, 512, 3), np.uint8), tile=(256, 256), photometric="rgb")
-    with open_slide(path) as slide, pytest.raises(DataError, match=r"plain\.tif.*--mpp"):
+    with open_slide(path) as slide, pytest.raises(DataError, match=r"plain\.tif.*Give its mpp"):
         slide_mpp(slide, path)
 
 
@@ -107,42 +68,77 @@ def test_patches_with_overlap_lie_where_they_belong(data, tumor_slide, magnifica
             assert np.abs(alone.astype(int) - there).mean() < 8
 
 
+def test_a_slide_or_its_path(data, tumor_slide):
+    path = data.slide_path(tumor_slide)
+    with opened(path) as (slide, name):
+        assert name == str(path)
+        with opened(slide) as (same, name):
+            assert same is slide and name == str(path)
+        assert slide.read_region((0, 0), 0, (1, 1)).size == (1, 1)  # what was open stays open
+    for wrong in (None, 3, np.zeros((4, 4, 3), np.uint8)):
+        with (
+            pytest.raises(ParameterError, match=r"(?s)slide: found .* expected an open slide or its path"),
+            opened(wrong),
+        ):
+            pass
+
+
+def test_a_whole_number_may_be_a_float(data, tumor_slide):
+    path, coords = data.slide_path(tumor_slide), [[0, 0], [1024, 0]]
+    assert np.array_equal(read_canvas(path, coords, 1024.0, 20)[0], read_canvas(path, coords, 1024, 20)[0])
+
+
 @pytest.mark.parametrize(
-    "magnification,patch,overlap,side,step", [(15, 256, 0, 682, 683), (12, 512, 0, 1706, 1707), (15, 256, 32, 682, 598)]
+    "parameter,value",
+    [
+        ("coords", [[0, float("nan")]]),
+        ("coords", [[0, 0, 0]]),
+        ("coords", "all"),
+        ("coords", [["0", "0"]]),
+        ("patch_size_level0", 0),
+        ("patch_size_level0", float("nan")),
+        ("patch_size_level0", "1024"),
+        ("patch_size_level0", None),
+        ("patch_size_level0", 10**9),
+        ("px", 0),
+        ("px", 2.5),
+        ("px", 100_000),
+        ("step_level0", 0),
+        ("step_level0", -1024),
+        ("slide", 3),
+    ],
 )
-def test_magnifications_that_do_not_divide(magnification, patch, overlap, side, step):
-    """TRIDENT cuts the side that it writes, and rounds patch and overlap for the step."""
-    g = Geometry.for_slide(
-        mpp=0.25, width=9000, height=9000, magnification=magnification, patch_size=patch, overlap=overlap
-    )
-    assert (g.patch_size_level0, g.step_level0) == (side, step)
-    assert g.cells(g.grid()).max(0).tolist() == [8999 // step] * 2
+def test_a_canvas_names_what_does_not_fit(data, tumor_slide, parameter, value):
+    given = {"slide": data.slide_path(tumor_slide), "coords": [[0, 0]], "patch_size_level0": 1024} | {parameter: value}
+    with pytest.raises(ParameterError, match=f"^{parameter}: found "):
+        read_canvas(**given)
 
 
-def test_the_step_is_read_off_the_coordinates():
-    x = np.arange(8) * 1024
-    assert grid_step(np.stack([x, x], 1)[::3], 1024) == 1024
-    assert grid_step(np.stack([x // 2, x], 1), 1024) == 512
-    assert grid_step(np.array([[5, 5]]), 1024) == 1024
-    with pytest.raises(ValueError, match=r"\(n, 2\)"):
-        grid_step(np.zeros((4, 3)), 1024)
+def test_a_canvas_of_patches_that_are_not_of_one_slide_is_too_large(data, tumor_slide):
+    with pytest.raises(ParameterError, match=r"px: found 50, which gives a canvas of .*coordinates of one slide"):
+        read_canvas(data.slide_path(tumor_slide), [[0, 0], [10**12, 10**12]], 1024)
 
 
-def test_a_contact_sheet_and_a_thumbnail(data, tumor_slide):
-    import matplotlib.pyplot as plt
+@pytest.mark.parametrize(
+    "parameter,value",
+    [
+        ("x", float("nan")),
+        ("y", "0"),
+        ("side_level0", 0),
+        ("side_level0", 10**9),
+        ("side_level0", "9"),
+        ("px", 0),
+        ("px", 0.5),
+    ],
+)
+def test_a_patch_names_what_does_not_fit(data, tumor_slide, parameter, value):
+    with open_slide(data.slide_path(tumor_slide)) as slide:
+        given = {"x": 0, "y": 0, "side_level0": 512, "px": 64} | {parameter: value}
+        with pytest.raises(ParameterError, match=f"^{parameter}: found "):
+            read_patch(slide, **given)
 
-    patches = read_patches(data.trident_dir / "patches" / f"{tumor_slide}_patches.h5")
-    side, path = patches.geometry.patch_size_level0, data.slide_path(tumor_slide)
-    figure = show_patches(path, patches.coords[:11], side, labels=[1] + [0] * 9 + [-1])
-    titles = [(axis.get_title() or axis.get_title(loc="left")) for axis in figure.axes if axis.get_visible()]
-    assert titles[0] == "0: tumour" and titles[1] == "1: normal" and titles[10] == "10: unknown"
-    plt.close(figure)
-    plain = draw_patches(path, np.empty((0, 2)), side)
-    drawn = draw_patches(path, patches.coords[:1], side, labels=[1])
-    y, x = np.nonzero((drawn != plain).any(2))
-    scale = patches.geometry.width / plain.shape[1]
-    assert abs(x.min() * scale - patches.coords[0, 0]) < 2 * scale and abs(np.ptp(x) * scale - side) < 3 * scale
-    with pytest.raises(ValueError, match="2 labels for 1 patches"):
-        draw_patches(path, patches.coords[:1], side, labels=[1, 0])
-    with pytest.raises(ValueError, match="no patches to show"):
-        show_patches(path, np.empty((0, 2)), side)
+
+@pytest.mark.parametrize("downsample", [0, -1, float("nan"), "16", 1e-6])
+def test_an_overview_needs_a_positive_downsample(data, tumor_slide, downsample):
+    with open_slide(data.slide_path(tumor_slide)) as slide, pytest.raises(ParameterError, match=r"^downsample: found "):
+        read_overview(slide, downsample)
