@@ -7,7 +7,8 @@ BIN    := $(VENV)/bin
 #   make course PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 
-.PHONY: course test test-site test-faults test-fuzz test-floors test-latest env lab notebooks figures lint fixture site workshop bundle cards bench kill clean help
+.PHONY: course test test-quick test-all test-site test-faults test-fuzz test-floors test-latest env lab notebooks figures house \
+        lint fixture site workshop bundle cards bench kill clean help
 .DEFAULT_GOAL := help
 
 help:            ## show the targets
@@ -16,7 +17,13 @@ help:            ## show the targets
 course: env      ## run the whole course; DATA=<root> takes your own slides
 	$(BIN)/mil-tutorial course $(if $(DATA),--data "$(DATA)")
 
-test: env        ## run the tests, every notebook among them
+test: env        ## run the tests and, once, every notebook
+	$(BIN)/python -m pytest -m "not slow"
+
+test-quick: env  ## run the tests that take a minute together: no notebooks
+	$(BIN)/python -m pytest -m "not slow and not notebooks"
+
+test-all: env    ## run everything that is not in a browser: kills, a cluster, damaged files, types, the workshop's notebooks
 	$(BIN)/python -m pytest
 
 test-site: site workshop ## build website and slides and test them in a real browser, JupyterLab and the launch on a bare machine too
@@ -62,12 +69,17 @@ cards: env       ## write the measured seconds and memory of the last `make cour
 	$(BIN)/python tools/update_cards.py
 	$(BIN)/python tools/build_notebooks.py
 
-figures: env     ## draw the pictures of the README
+figures: env     ## draw the image of the README
 	$(BIN)/python tools/make_figures.py
 
-lint: env        ## ruff and spelling
+house: env       ## count lines, imports and types of the rooms, and draw them for README and website
+	$(BIN)/python tools/house.py --draw site/_static/rooms.svg
+	$(BIN)/python tools/house.py
+
+lint: env        ## style, types and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/codespell
 
 fixture: env     ## draw all synthetic slides and compare them with what ships
@@ -87,4 +99,4 @@ $(VENV)/.site: $(VENV)/.ready
 	@touch $@
 
 clean:           ## remove what was built, not the drawn slides in the cache folder
-	rm -rf $(VENV) build dist site/notebooks .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site/notebooks .pytest_cache .ruff_cache .mypy_cache

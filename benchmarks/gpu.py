@@ -1,7 +1,7 @@
 """From TRIDENT's files to a trained model at CAMELYON16's scale, on the device that is there: python benchmarks/gpu.py
 
-398 bags of 2 000 to 10 000 patches x 768 features. Two ways: all bags moved to the device once, or streamed from the packed
-store through pinned memory. Without a GPU it runs on the CPU, with fewer bags if asked for.
+398 bags of 2 000 to 10 000 patches x 768 features. Two ways: all bags moved to the device once, or streamed from the
+packed store through pinned memory. Without a GPU it runs on the CPU, with fewer bags if asked for.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def run(root: Path, way: str, epochs: int, precision: str, batch_size: int, comp
     device = pick_device()
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     print(
-        f"{way}, {pick_precision(precision, device)}, {'compiled, ' if compiled else ''}{batch_size} bags a step, on {name}"
+        f"{way}, {pick_precision(precision, device)}, {'compiled, ' if compiled else ''}{batch_size} bags a step,"
+        f" on {name}"
     )
     clock = Clock()
     store = pack(root / RUN, "random", progress=False)
@@ -67,7 +68,8 @@ def run(root: Path, way: str, epochs: int, precision: str, batch_size: int, comp
     total = time.perf_counter() - clock.start
     bags = epochs * len(dataset)
     print(
-        f"  from files to trained model {total:.2f} s; {bags / total:.0f} bags/s; best validation AUC {max(history.val_auc):.3f}"
+        f"  from files to trained model {total:.2f} s; {bags / total:.0f} bags/s;"
+        f" best validation AUC {max(history.val_auc):.3f}"
     )
     if device.type == "cuda":
         print(f"  peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GB")
@@ -94,7 +96,8 @@ def main() -> None:
             for compiled in (False, True) if args.compile else (False,):
                 run(root, way, args.epochs, precision, args.batch_size, compiled)
     print(
-        f"peak memory of its own {memory.peak:.2f} GB, with mapped pages {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB"
+        f"peak memory of its own {memory.peak:.2f} GB,"
+        f" with mapped pages {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB"
     )
 
 

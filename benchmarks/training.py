@@ -67,8 +67,14 @@ def theirs(root: Path, keys, **more):
     from torchmil.datasets import TridentWSIDataset as Theirs
 
     return Theirs(
-        base_path=f"{root / RUN}/", labels_path=str(root / "wsi_labels.csv"), feature_extractor="random", bag_keys=keys,
-        patch_labels_path=f"{root / RUN}/patch_labels/", patch_size=1024, wsi_name_col="wsi_name", wsi_label_col="wsi_label",
+        base_path=f"{root / RUN}/",
+        labels_path=str(root / "wsi_labels.csv"),
+        feature_extractor="random",
+        bag_keys=keys,
+        patch_labels_path=f"{root / RUN}/patch_labels/",
+        patch_size=1024,
+        wsi_name_col="wsi_name",
+        wsi_label_col="wsi_label",
         **more,
     )  # fmt: skip
 
@@ -180,14 +186,18 @@ def train_theirs(root: Path, keys, epochs: int):
     torch.manual_seed(0)
     model = ABMIL(768)  # ours in both, so that the losses can be compared
     trainer = Trainer(
-        model, torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=1e-3), obj_metric="acc", device="cpu", verbose=False,
+        model,
+        torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=1e-3),
+        obj_metric="acc",
+        device="cpu",
+        verbose=False,
         metrics_dict={"acc": torchmetrics.Accuracy(task="binary")}, disable_pbar=True,
     )  # fmt: skip
     trainer.train(1, train, val)
     start = time.perf_counter()
     trainer.train(epochs, train, val)
     took = time.perf_counter() - start
-    return epochs * len(dataset) / took, evaluate_loss(model, val, torch.device("cpu"))[0], _peak()
+    return epochs * len(dataset) / took, mean_loss(model, val, device="cpu")[0], _peak()
 
 
 def _squeeze(batch):
@@ -211,7 +221,7 @@ def train_ours(root: Path, keys, epochs: int, precision: str):
 
 
 def training(root: Path, epochs: int, rounds: int = 3) -> None:
-    """Each way in a process of its own, in turn, `rounds` times; the best round of each counts, as the machine may be shared."""
+    """Each way in a process of its own, in turn, `rounds` times; the best round of each counts."""
     for keys, what in ((["X", "Y"], "X, Y"), (DEFAULT_KEYS, "all keys")):
         results = {"theirs": [], "float32": [], "auto": []}
         for _ in range(rounds):
@@ -223,7 +233,10 @@ def training(root: Path, epochs: int, rounds: int = 3) -> None:
             fast, our_loss, our_memory = max(results[precision])
             pairs = zip(results[precision], results["theirs"], strict=True)
             ratios = ", ".join(f"{ours[0] / other[0]:.2f}" for ours, other in pairs)
-            note = f"rounds {ratios}; last validation loss {our_loss:.5f} and {loss:.5f}; peak memory with mapped pages {our_memory:.1f} and {memory:.1f} GB"
+            note = (
+                f"rounds {ratios}; last validation loss {our_loss:.5f} and {loss:.5f};"
+                f" peak memory with mapped pages {our_memory:.1f} and {memory:.1f} GB"
+            )
             report(f"training and validation, {what}, {precision}", fast, slow, note=note)
             assert precision != "float32" or abs(loss - our_loss) < 1e-4, "the losses differ"
 
@@ -244,8 +257,11 @@ def scale(root: Path, bags: int) -> None:
     """Does the time of an epoch grow with the patches, and the memory not?"""
     for part in (bags // 8, bags // 4, bags // 2, bags):
         patches, took, memory = in_process(one_epoch, root, part)
-        print(f"{part:4} bags, {patches / 1e6:.2f} million patches, {patches * 768 * 4 / 1e9:.1f} GB: one epoch {took:6.1f} s,"
-              f" {took / patches * 1e6:.1f} s a million patches, own memory {memory:.2f} GB", flush=True)  # fmt: skip
+        print(
+            f"{part:4} bags, {patches / 1e6:.2f} million patches, {patches * 768 * 4 / 1e9:.1f} GB:"
+            f" one epoch {took:6.1f} s, {took / patches * 1e6:.1f} s a million patches, own memory {memory:.2f} GB",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -51,8 +51,9 @@ def threads(n: int) -> Iterator[None]:
 def keep_freed_memory() -> None:
     """Let the C library of Linux keep the memory of one batch for the next, up to 256 MB in all.
 
-    By default it gives it back. That costs more than it seems: the kernel clears every page that is taken again. On two cores this was a
-    third of the time of the embedded encoder, and two thirds on a Dask worker, which asks for giving back early. The
+    By default it gives it back. That costs more than it seems: the kernel clears every page that is taken again. On
+    two cores this was a third of the time of the embedded encoder, and two thirds on a Dask worker, which asks for
+    giving back early. The
     setting
     is of the whole process, so only commands make it. Other systems have another C library, and nothing is done.
 

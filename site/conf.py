@@ -50,7 +50,11 @@ html_theme_options = {
     "path_to_docs": "",  # notebooks/ in the repository has the same names as here
     "use_repository_button": True,
     "use_download_button": True,
-    "launch_buttons": {"binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com", "notebook_interface": "jupyterlab"},
+    "launch_buttons": {
+        "binderhub_url": "https://mybinder.org",
+        "colab_url": "https://colab.research.google.com",
+        "notebook_interface": "jupyterlab",
+    },
     "show_toc_level": 2,
     "navbar_persistent": [],
     "home_page_in_toc": True,

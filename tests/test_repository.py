@@ -1,4 +1,4 @@
-"""What must agree between files of the repository: pins and floors, environments, addresses; style, types and spelling."""
+"""What must agree between files of the repository: pins, environments, addresses; and style, types and spelling."""
 
 import re
 import subprocess
@@ -53,17 +53,17 @@ def version(pin):
 
 def test_environments_say_the_same_as_pyproject(repo, project):
     wanted = floors(project["dependencies"]) | floors(project["optional-dependencies"]["course"])
-    environment = yaml.safe_load((repo / "environment-torchmil.yml").read_text())["dependencies"]
+    environment = yaml.safe_load((repo / "environment-torchmil.yml").read_text(encoding="utf-8"))["dependencies"]
     assert environment[-1] == {"pip": ["-e .[course]"]}
     names = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}
     conda = floors(environment[:-1])
     assert conda.pop("python") == project["requires-python"].removeprefix(">=")
     assert {names.get(k, k): v for k, v in conda.items()}.items() <= wanted.items()
-    trident = yaml.safe_load((repo / "environment-trident.yml").read_text())["dependencies"]
+    trident = yaml.safe_load((repo / "environment-trident.yml").read_text(encoding="utf-8"))["dependencies"]
     assert "python=3.10" in trident and "TRIDENT" in trident[-1]["pip"][0]
-    binder = (repo / "binder" / "requirements.txt").read_text()
+    binder = (repo / "binder" / "requirements.txt").read_text(encoding="utf-8")
     assert ".[course]" in binder and "-c ../constraints.txt" in binder
-    assert (repo / "binder" / "runtime.txt").read_text().strip() == "python-3.11"
+    assert (repo / "binder" / "runtime.txt").read_text(encoding="utf-8").strip() == "python-3.11"
 
 
 def test_pins_meet_the_floors(project, pins):
@@ -85,6 +85,14 @@ def test_pins_are_in_order_and_one_for_each_python(repo, pins):
             assert len(fitting) <= 1, f"{name}: {len(fitting)} pins for Python {python}"
 
 
+def test_hooks_have_the_pinned_versions(repo, pins):
+    """What is checked before a commit is what the tests check."""
+    repos = yaml.safe_load((repo / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    for name, url in (("ruff", "astral-sh/ruff-pre-commit"), ("codespell", "codespell-project/codespell")):
+        (rev,) = [r["rev"] for r in repos if r["repo"].endswith(url)]
+        assert [rev.removeprefix("v")] == list(map(version, pins[name])), name
+
+
 def test_badges_and_addresses_come_from_one_setting(repo, project):
     assert set_repository.main(check=True) == 0
     for path in (repo / "notebooks").glob("0*.ipynb"):
@@ -94,7 +102,7 @@ def test_badges_and_addresses_come_from_one_setting(repo, project):
 
 def test_commands_that_the_documents_name_exist(repo):
     """`make TARGET` in README, CONTRIBUTING, the workflows and CI."""
-    targets = set(re.findall(r"^([a-z][a-z-]*):", (repo / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (repo / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     places = ["README.md", "CONTRIBUTING.md", ".ci/run", ".github/workflows/tests.yml", ".github/workflows/site.yml"]
     for place in places:
         named = re.findall(

@@ -33,30 +33,24 @@ def main() -> int:
     args, rest = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         wanted, pins, env = Path(folder, "versions.txt"), Path(folder, "pins.txt"), Path(folder, "env")
-        pins.write_text(f"torch=={args.torch}\n" if args.torch else "")
+        pins.write_text(f"torch=={args.torch}\n" if args.torch else "", encoding="utf-8")
         extras, quiet = ["--extra", "course", "--extra", "test"], ["--no-annotate", "--no-header", "-q"]
         limits = ["--resolution", args.versions, "-c", pins, "--python", args.python]
         if run("uv", "pip", "compile", "pyproject.toml", *extras, *limits, *quiet, "-o", wanted):
             return 1
         left_out = CUDA if args.torch else ()
-        lines = [v for v in wanted.read_text().splitlines() if not v.startswith(("mil-tutorial", *left_out))]
-        wanted.write_text("\n".join(lines) + "\n")
+        lines = wanted.read_text(encoding="utf-8").splitlines()
+        lines = [line for line in lines if not line.startswith(("mil-tutorial", *left_out))]
+        wanted.write_text("\n".join(lines) + "\n", encoding="utf-8")
         print("\n".join(lines))
         if run("uv", "venv", "-q", "--seed", "--python", args.python, env):
             return 1
         inside = env / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-        install = [
-            "uv",
-            "pip",
-            "install",
-            "-q",
-            "--no-deps",
-            "--python",
-            inside,
-        ]  # no dependencies: the list is complete
+        # No dependencies: the list is complete.
+        install = ["uv", "pip", "install", "-q", "--no-deps", "--python", inside]
         if run(*install, "-r", wanted) or run(*install, "."):
             return 1
-        return run(inside, "-m", "pytest", "-q", *rest)
+        return run(inside, "-m", "pytest", "-q", "-m", "not slow", *rest)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 KEY_RESULT = "Key result:"  # a notebook prints one line that begins so
+COLOURS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal; IPython's tracebacks have them
 
 _PEAK = """
 import sys as _sys
@@ -191,7 +192,8 @@ def run_notebook(
             seconds = time.perf_counter() - start
             peak = _peak(client)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
-        seconds, error = time.perf_counter() - start, str(failure).strip().splitlines()[-1]
+        last_line = COLOURS.sub("", str(failure)).strip().splitlines()[-1]
+        seconds, error = time.perf_counter() - start, last_line
     with written_whole(target) as temporary:
         nbformat.write(notebook, temporary)
     return NotebookRun(path.stem, seconds, peak, _key_result(notebook), target, error)

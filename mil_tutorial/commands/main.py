@@ -37,7 +37,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The parser of all commands; with `only`, one command's module is loaded and only its options are there."""
+    """The parser of all commands; with `only`, just one command's module is loaded and has its options ("": none)."""
     parser = argparse.ArgumentParser(
         prog="mil-tutorial", description="Multiple Instance Learning for whole-slide images: the course's steps."
     )
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Exit code 0: done; 1: done, with bad news; 2: something to correct, said in one message."""
     argv = list(sys.argv[1:] if argv is None else argv)
     named = next((a for a in argv if not a.startswith("-")), None)
-    args = build_parser(named if named in COMMANDS else None).parse_args(argv)
+    args = build_parser(named if named in COMMANDS else "").parse_args(argv)
     try:
         return args.run(args)
     except (DataError, ParameterError) as error:

@@ -42,9 +42,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     add_data_options(parser)
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="which models: " + ", ".join(MODELS))
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--folds", type=int, default=5, help="parts of the training slides; each is left out once")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="starting weights and orders of the bags"
+    )
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="most epochs")
     parser.add_argument("--lr", type=float, default=LEARNING_RATE, help="learning rate")
     parser.add_argument("--out", default="build/repeat", help="folder of the results; what is there already stays")
     parser.add_argument("--scheduler", help=SCHEDULER)

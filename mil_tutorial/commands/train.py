@@ -23,7 +23,7 @@ from mil_tutorial.training.recipe import BATCH_SIZE, EPOCHS, LEARNING_RATE, posi
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     add_data_options(parser)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="most epochs")
     parser.add_argument("--lr", type=float, default=LEARNING_RATE, help="learning rate")
     parser.add_argument("--batch_size", type=int, default=BATCH_SIZE, help="bags in a batch")
     parser.add_argument("--patience", type=int, help="stop after this many epochs without improvement")

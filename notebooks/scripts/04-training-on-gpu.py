@@ -134,7 +134,9 @@ def draw_curves(train, val, best, title, ax=None):
     ax.legend()
 
 
-draw_curves(curves["train"], curves["validation"], best_epoch, "Training loss goes on falling, validation loss levels off")
+draw_curves(
+    curves["train"], curves["validation"], best_epoch, "Training loss goes on falling, validation loss levels off"
+)
 plt.show()
 
 # %% [markdown]

@@ -387,7 +387,9 @@ from mil_tutorial import froc, lesions_from_mask
 lesions = {name: lesions_from_mask(data.mask_path(name)) if name in tumor_slides else None for name in test.names}
 for name in tumor_slides[:5]:
     print(f"{name}: {lesions[name].count} lesions, {len(lesions[name].itc)} more of isolated tumour cells")
-result = froc(detections, lesions, n_bootstrap=500)  # leaves out CAMELYON16's test_114, not all of whose lesions are drawn
+result = froc(
+    detections, lesions, n_bootstrap=500
+)  # leaves out CAMELYON16's test_114, not all of whose lesions are drawn
 print(f"FROC score {result.score:.3f}, 95 % interval over slides {result.low:.3f} to {result.high:.3f}")
 
 # %%

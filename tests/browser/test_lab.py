@@ -21,8 +21,10 @@ def lab(repo, tmp_path):
         "JUPYTERLAB_SETTINGS_DIR": str(settings),
         "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
     }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", "--IdentityProvider.token=course",
-               f"--ServerApp.root_dir={tmp_path}", "--LabApp.news_url=", "--ServerApp.open_browser=False"]  # fmt: skip
+    settings = {"IdentityProvider.token": "course", "ServerApp.root_dir": tmp_path, "LabApp.news_url": ""}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
+    command += [f"--{name}={value}" for name, value in settings.items()]
+    command += ["--ServerApp.open_browser=False"]
     log = open(tmp_path / "lab.log", "w")  # noqa: SIM115 (closed below)
     runtime = tmp_path / "runtime"
     process = subprocess.Popen(

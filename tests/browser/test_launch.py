@@ -48,7 +48,10 @@ def test_one_notebook_in_an_empty_folder_installs_what_is_missing_and_leaves_tor
     nbformat.write(notebook, folder / "lesson.ipynb")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MIL_TUTORIAL", "PYTHON", "VIRTUAL"))}
     environment |= {"MIL_TUTORIAL_CACHE": str(tmp_path / "cache"), "PATH": f"{python.parent}:{environment['PATH']}"}
-    code = "import nbformat, nbclient; n = nbformat.read('lesson.ipynb', 4); nbclient.NotebookClient(n, timeout=600, kernel_name='python3').execute(); nbformat.write(n, 'lesson.ipynb')"
+    code = (
+        "import nbformat, nbclient; n = nbformat.read('lesson.ipynb', 4);"
+        " nbclient.NotebookClient(n, timeout=600, kernel_name='python3').execute(); nbformat.write(n, 'lesson.ipynb')"
+    )
     run(python, "-c", code, cwd=folder, env=environment)
     text = "".join(
         o.get("text", "")

@@ -23,8 +23,14 @@ PAGES = [
     "search",
     "genindex",
 ]
-NOTEBOOKS = ["01-data-and-patch-labels", "02-bags-and-collate", "03-abmil-from-scratch", "04-training-on-gpu", "05-evaluation",
-             "06-metastasis-localization"]  # fmt: skip
+NOTEBOOKS = [
+    "01-data-and-patch-labels",
+    "02-bags-and-collate",
+    "03-abmil-from-scratch",
+    "04-training-on-gpu",
+    "05-evaluation",
+    "06-metastasis-localization",
+]
 ALL = PAGES + [f"notebooks/{n}" for n in NOTEBOOKS]
 
 
@@ -104,7 +110,8 @@ def test_dark_mode_is_readable(visit):
         page = visit(name)
         page.evaluate("document.documentElement.dataset.mode = document.documentElement.dataset.theme = 'dark'")
         text, ground = page.evaluate(
-            "[getComputedStyle(document.querySelector('article p')).color, getComputedStyle(document.body).backgroundColor]"
+            "[getComputedStyle(document.querySelector('article p')).color,"
+            " getComputedStyle(document.body).backgroundColor]"
         )
         light, dark = luminance(text), luminance(ground)
         assert (light + 0.05) / (dark + 0.05) >= 4.5 and dark < 0.1, f"{name}: {text} on {ground}"

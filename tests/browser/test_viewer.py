@@ -1,6 +1,7 @@
 """The viewer's page in a real browser: it moves, it tells, and colours lie on the tissue that they speak of."""
 
 import json
+from html import escape
 
 import cv2
 import numpy as np
@@ -51,8 +52,14 @@ def slide_and_patches(folder, mpp, overlap, border):
     return path, coords, level0, number, box
 
 
-CASES = {"20x": (0.5, 0, False), "40x": (0.25, 0, False), "40x, overlap": (0.25, 128, False), "20x, overlap": (0.5, 64, False),
-         "20x, border": (0.5, 0, True), "40x, overlap, border": (0.25, 128, True)}  # fmt: skip
+CASES = {
+    "20x": (0.5, 0, False),
+    "40x": (0.25, 0, False),
+    "40x, overlap": (0.25, 128, False),
+    "20x, overlap": (0.5, 64, False),
+    "20x, border": (0.5, 0, True),
+    "40x, overlap, border": (0.25, 128, True),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -81,8 +88,8 @@ def test_a_lit_patch_is_lit_at_the_same_tissue_in_viewer_overlay_and_geojson(tmp
     assert np.abs(score - tissue).max() <= 2, f"tissue at {tissue}, score at {score}"
     assert page.faults == []
 
-    # The static overlay: the magenta square, and what changes when that one patch is lit. (Where patches overlap it shows
-    # their mean, so the colour is not the scale's end everywhere.)
+    # The static overlay: the magenta square, and what changes when that one patch is lit. (Where patches overlap it
+    # shows their mean, so the colour is not the scale's end everywhere.)
     dark, drawn = (draw_scores(path, coords, side, s, 0.0, 1.0, alpha=1.0) for s in (0 * scores, scores))
     bare = draw_scores(path, coords, side, scores, 0.0, 1.0, alpha=0.0)
     changed = np.where((dark != drawn).any(2)[..., None], np.uint8(MAGENTA), np.uint8(GREY))
@@ -115,8 +122,9 @@ def view(tmp_path_factory, data, tumor_slide):
     labels = read_patch_labels(data.trident_dir / "patch_labels" / f"{tumor_slide}.h5", len(patches.coords))
     ramp = np.linspace(0, 1, len(patches.coords))
     title = "a \"quoted\" <script>document.title='broken'</script> ä slide"
-    view_heatmap(data.slide_path(tumor_slide), patches.coords, patches.geometry.patch_size_level0, {"ramp": ramp, "turned": 1 - ramp},
-                 labels, title=title, html=folder / "view.html")  # fmt: skip
+    side, scores = patches.geometry.patch_size_level0, {"ramp": ramp, "turned": 1 - ramp}
+    slide = data.slide_path(tumor_slide)
+    view_heatmap(slide, patches.coords, side, scores, labels, title=title, html=folder / "view.html")
     return folder / "view.html"
 
 
@@ -141,7 +149,8 @@ def test_the_viewer_pans_zooms_tells_and_obeys_without_a_network(view, open_page
 
     start, before = ranges(page), picture(panels.first)
     frame_px = page.evaluate(
-        "[...Bokeh.documents[0]._all_models.values()].filter(m => m.type == 'Figure').map(m => [m.inner_width, m.inner_height])"
+        "[...Bokeh.documents[0]._all_models.values()].filter(m => m.type == 'Figure')"
+        ".map(m => [m.inner_width, m.inner_height])"
     )
     for (width, height), (left, right, top, bottom) in zip(frame_px, start, strict=True):
         assert width / (right - left) == pytest.approx(height / (bottom - top), rel=0.01), "patches must be square"
@@ -187,3 +196,35 @@ def test_the_viewer_pans_zooms_tells_and_obeys_without_a_network(view, open_page
     assert close_up.evaluate("e => e.complete && e.naturalWidth") >= 200
     assert page.title() != "broken" and page.get_by_text("<script>document.title='broken'</script>").count() >= 1
     assert page.faults == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 390, 800, 1000, 1400, 1920])
+def test_in_a_frame_it_is_seen_whole_and_does_not_grow(view, tmp_path, open_page, width, scheme):
+    """As on the website and in a notebook: every panel fills its canvas, and the page keeps its height."""
+    # `srcdoc`, as in a notebook: between two files on a disk the browser lets a page not reach its frame.
+    inner = escape(view.read_text(encoding="utf-8"))
+    host = (
+        f'<!doctype html><iframe id="v" srcdoc="{inner}" style="width:100%;height:640px;border:0"></iframe><p>below</p>'
+    )
+    (view.parent / "host.html").write_text(host, encoding="utf-8")
+    page = open_page((view.parent / "host.html").as_uri())
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    frame = page.frame_locator("#v")
+    frame.locator(".bk-Figure").last.wait_for()
+    page.wait_for_timeout(1500)
+    heights = []
+    for _ in range(4):
+        heights.append(page.evaluate("document.documentElement.scrollHeight"))
+        page.wait_for_timeout(700)
+    assert len(set(heights)) == 1, f"the page grows: {heights}"
+    inside = page.locator("#v").bounding_box()
+    for i in range(3):
+        panel = frame.locator(".bk-Figure").nth(i).bounding_box()
+        canvas = frame.locator(".bk-Figure").nth(i).locator(".bk-Canvas").bounding_box()
+        assert panel["width"] - canvas["width"] <= 45, (
+            f"panel {i} is {panel['width']} px wide, its canvas {canvas['width']}"
+        )
+        assert panel["x"] + panel["width"] <= inside["x"] + inside["width"] + 1, f"panel {i} is cut at the right"
+        assert panel["y"] + panel["height"] <= inside["y"] + inside["height"] + 1, f"panel {i} is below the frame"

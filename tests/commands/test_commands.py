@@ -10,6 +10,8 @@ from small import RUN
 from mil_tutorial import __version__
 from mil_tutorial.commands.main import COMMANDS, build_parser, main
 
+LABELS = ["--csv_path", "{tmp}/labels.csv", "--masks_dir", "{tmp}", "--save_dir", "{tmp}/out"]
+
 
 def run(*arguments):
     return main([str(a) for a in arguments])
@@ -67,13 +69,14 @@ def test_train_evaluate_localize(tmp_path, capsys, data):
         (["prepare", "--wsi_dir", "{tmp}", "--job_dir", "{tmp}/job"], "no slides here"),
         (["check", "{tmp}"], "not a data root"),
         (["evaluate", "--checkpoint", "{tmp}/no.pt"], "no.pt: there is no such checkpoint"),
-        (["evaluate", "--checkpoint", "{tmp}/bad.pt"], "bad.pt: is no checkpoint"),
+        (["evaluate", "--checkpoint", "{tmp}/bad.pt"], "bad.pt: is not a checkpoint"),
         (["fixture", "../evil"], "../evil"),
-        ("labels --csv_path x --masks_dir x --coords_dir {tmp} --save_dir x".split(), "no coordinates here"),
+        (["labels", *LABELS, "--coords_dir", "{tmp}/none"], "none: no coordinates here"),
     ],
 )
 def test_bad_input_ends_in_one_message(tmp_path, capsys, arguments, expected):
     (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
+    (tmp_path / "labels.csv").write_text("wsi_name,wsi_label\na,0\n")
     assert run(*[a.format(tmp=tmp_path) for a in arguments]) == 2
     assert expected in message(capsys)
 

@@ -59,16 +59,16 @@ def test_resumed_training_never_takes_weights_of_other_inputs(root, tmp_path, ca
 
 
 def test_an_input_replaced_meanwhile_leaves_no_checkpoint(root, tmp_path, capsys, monkeypatch):
-    import mil_tutorial.training as training
+    from mil_tutorial.commands import train
 
-    fit = training.fit
+    fit = train.fit
 
     def fit_and_replace(*arguments, **more):
         history = fit(*arguments, **more)
         other_features(root)
         return history
 
-    monkeypatch.setattr(training, "fit", fit_and_replace)
+    monkeypatch.setattr(train, "fit", fit_and_replace)
     assert run("train", "--data", root, "--epochs", 1, "--out", tmp_path / "a.pt") == 2
     assert "normal_001.h5 has changed since this command began" in capsys.readouterr().err
     assert not (tmp_path / "a.pt").exists()

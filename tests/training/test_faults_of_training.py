@@ -38,7 +38,7 @@ def test_options_that_cannot_be_are_named(name, value):
 def test_something_else_in_place_of_a_loader(given):
     with pytest.raises(ParameterError, match=r"^train: found a \w+, expected a loader of batches"):
         fit(ABMIL(8), given, None, epochs=1, progress=False)
-    with pytest.raises(ParameterError, match="^loader: found"):
+    with pytest.raises(ParameterError, match=r"^loader: found"):
         predict(ABMIL(8), given)
 
 
