@@ -273,8 +273,8 @@ plt.show()
 
 # %% [markdown]
 # *What to see: orange frames are patches with tumour. Their nuclei are larger and paler than the lymphocytes around. Patches
-# at the edge of the tissue are half white, or nearly all glass: one that only touches tissue is kept, too.
-# `mil-tutorial prepare --min_tissue_proportion 0.2` would drop those.*
+# at the edge of the tissue are half white or nearly all glass, and one shows a pen mark: what touches anything coloured is kept.
+# `mil-tutorial prepare --min_tissue_proportion 0.2` would drop those that are nearly all glass.*
 #
 # ### Why the package is fast, and still exact
 #
@@ -448,7 +448,7 @@ if "efficientnet_lite0" in data.encoders:
 # %% [markdown]
 # ## What can go wrong
 #
-# - **No microns per pixel in the file.** Then nobody knows the magnification. Our tools stop and ask for `--mpp`.
+# - **No microns per pixel in the file.** Then nobody knows the magnification. Our tools stop and ask: `--mpp` for all such slides, `--mpp_csv` slide by slide.
 # - **A mask with other values.** Converted masks use 1 or 255 for tumour. That is why the tumour value is always said.
 # - **Files that do not fit together**, half-written files, a slide in both splits, NaN. `mil-tutorial check <data root>` looks at
 #   everything and prints one table. Run it before you train.

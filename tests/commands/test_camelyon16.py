@@ -21,7 +21,7 @@ def test_the_slides_as_published():
     assert len(tutorial) == 398 and tutorial.loc[tutorial["split"] == "test", "wsi_label"].sum() == 48
     assert len(partly_annotated()) == 21 and {"tumor_010", "test_114"} < partly_annotated()
     with pytest.raises(ParameterError, match="test: found 'offical', expected 'official'"):
-        camelyon16_slides("offical")
+        camelyon16_slides("offical")  # codespell:ignore offical
 
 
 def test_the_published_reference(real):

@@ -82,7 +82,7 @@ def test_groups_of_ones_own(tmp_path):
     annotation = read_asap_xml(path, tumor_groups=["stroma"], hole_groups=[])
     assert len(annotation.tumor) == 1 and annotation.ignored == {"group _0": 1}
     with pytest.raises(ParameterError, match="tumor_groups: found 'Tumor', expected a list"):
-        read_asap_xml(path, tumor_groups="Tumor")  # or "T" and "mor" would be tumour, too
+        read_asap_xml(path, tumor_groups="Tumor")  # or "T" and "mor" would be tumour, too  # codespell:ignore mor
 
 
 def test_a_hostile_annotation_is_refused(tmp_path):
