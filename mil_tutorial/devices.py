@@ -53,9 +53,8 @@ def keep_freed_memory() -> None:
 
     By default it gives it back. That costs more than it seems: the kernel clears every page that is taken again. On
     two cores this was a third of the time of the embedded encoder, and two thirds on a Dask worker, which asks for
-    giving back early. The
-    setting
-    is of the whole process, so only commands make it. Other systems have another C library, and nothing is done.
+    giving back early. The setting is of the whole process, so only commands make it. Other systems have another C
+    library, and nothing is done.
 
     Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
     """

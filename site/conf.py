@@ -1,4 +1,4 @@
-"""The website: `make site`. Everything that a page needs lies beside it, so that it reads without a network."""
+"""The website: `make site`. Everything that a page needs is beside it, so that it can be read without a network."""
 
 import sys
 from pathlib import Path
@@ -47,7 +47,7 @@ html_show_sourcelink = False
 html_theme_options = {
     "repository_url": repository,
     "repository_branch": "main",
-    "path_to_docs": "",  # notebooks/ in the repository has the same names as here
+    "path_to_docs": "",  # the repository's notebooks/ has the same names
     "use_repository_button": True,
     "use_download_button": True,
     "launch_buttons": {
@@ -60,4 +60,4 @@ html_theme_options = {
     "home_page_in_toc": True,
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
-}  # fmt: skip
+}

@@ -105,8 +105,14 @@ def test_modules_are_imported_by_statements(house):
 
 
 def test_the_image_of_the_rooms_is_drawn_from_todays_imports(house, repo):
+    """Rooms and arrows as they are now; the numbers of lines may be a little old."""
+    number = re.compile(r"(\d[\d ]*)(?= lines)")
     drawn = (repo / "site" / "_static" / "rooms.svg").read_text(encoding="utf-8")
-    assert drawn == draw(house, plan.GROUND, plan.STEPS), "run `make house`"
+    today = draw(house, plan.GROUND, plan.STEPS)
+    assert number.sub("N", drawn) == number.sub("N", today), "run `make house`"
+    for before, now in zip(number.findall(drawn), number.findall(today), strict=True):
+        before, now = (int(text.replace(" ", "")) for text in (before, now))
+        assert abs(before - now) <= 0.2 * max(before, now) + 10, f"{before} lines are {now} now: run `make house`"
 
 
 def test_tests_have_the_rooms_names(house, repo):

@@ -11,7 +11,7 @@ SCHEDULER = "address or scheduler file of a Dask cluster; without it the work is
 
 
 def add_data_options(parser: argparse.ArgumentParser, *, encoder: str | None = "whose features to use") -> None:
-    """`--data` and `--run`, and `--encoder` with this help."""
+    """`--data` and `--trident_run`, and `--encoder` with this help."""
     parser.add_argument("--data", help="data root; by default $MIL_TUTORIAL_DATA or the synthetic slides")
     parser.add_argument("--trident_run", metavar="NAME", help="TRIDENT run folder, where the root holds several")
     if encoder:
@@ -26,6 +26,3 @@ def open_root(args: argparse.Namespace) -> DataRoot:
 def asked(args: argparse.Namespace) -> dict[str, Any]:
     """What was asked for, for the record."""
     return {k: v for k, v in vars(args).items() if k not in ("run", "command")}
-
-
-_options = asked

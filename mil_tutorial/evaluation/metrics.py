@@ -99,10 +99,7 @@ def auc_interval(y_true: ArrayLike, y_score: ArrayLike, *, level: float = 0.95) 
     variance = sum(
         np.var(order.mean(axis), ddof=1) / n for axis, n in ((1, order.shape[0]), (0, order.shape[1])) if n > 1
     )
-    if variance == 0 or value in (
-        0,
-        1,
-    ):  # perfect order or all ties: as a proportion of which nothing, or all, was seen
+    if variance == 0 or value in (0, 1):  # perfect order, or all ties: a proportion of which nothing, or all, was seen
         reach = 1 - (0.5 - level / 2) ** (1 / min(order.shape))
         return Estimate(value, value - reach * value, value + reach * (1 - value))
     width = stats.norm.ppf(0.5 + level / 2) * np.sqrt(variance) / (value * (1 - value))

@@ -149,8 +149,8 @@ def patch_scores(model: torch.nn.Module, X: torch.Tensor) -> dict[str, np.ndarra
         raw attention: what the network computes, on no particular scale;
         attention x n: softmax times n, 1 is a fair share;
         rank: place in the order, 0 to 1;
-        logit contribution: what the patch adds to the bag's logit (ABMIL only; with the classifier's bias they sum to
-            it);
+        logit contribution: what the patch adds to the bag's logit (ABMIL only; their sum and the classifier's bias give
+        the logit);
         gradient x input: the same to first order, for any model.
 
     Raises:

@@ -96,8 +96,9 @@ def open_level(slide: openslide.OpenSlide, path: str | Path, level: int, samples
         yield None
         return
     with tifffile.TiffFile(path) as tiff, open(path, "rb") as file:
-        pages = (p for p in tiff.pages if (p.imagewidth, p.imagelength) == slide.level_dimensions[level])
-        page = next((p for p in pages if _is_plain(p, samples)), None)
+        pages = (p for p in tiff.pages if isinstance(p, tifffile.TiffPage) and _is_plain(p, samples))
+        size = slide.level_dimensions[level]
+        page = next((p for p in pages if (p.imagewidth, p.imagelength) == size), None)
         if page is None:
             yield None
             return

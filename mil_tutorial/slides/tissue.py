@@ -38,7 +38,7 @@ def segment_tissue(overview: np.ndarray) -> np.ndarray:
     saturation[hsv[:, :, 2] < 60] = 0  # black: beyond the scanned area, or marker ink
     threshold, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_OTSU)
     lowest = max(threshold * 0.9, 12)  # Otsu alone loses pale tissue; 12: glass has a tint
-    tissue = (saturation > lowest).astype(np.uint8)
+    tissue: np.ndarray = (saturation > lowest).astype(np.uint8)
     tissue = cv2.morphologyEx(tissue, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
     contours, tree = cv2.findContours(tissue, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     for i, contour in enumerate(contours):

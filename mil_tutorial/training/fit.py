@@ -132,8 +132,7 @@ def fit(
         progress: show a bar.
         checkpoint: folder for `last.pt`, written after each epoch, and `best.pt`; each is whole or absent.
         resume: go on from `last.pt` if it is there. On a CPU the weights at the end are those of an uninterrupted
-            run, to the
-            last bit: the run keeps to the number of threads that it began with, whatever torch is set to now.
+            run, to the last bit: the run keeps to the number of threads that it began with, whatever torch has now.
 
     Small batches are computed on one thread, where handing out the work would cost more than it brings; large ones on
     all that torch has. Afterwards torch has as many threads as before.

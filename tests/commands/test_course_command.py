@@ -1,4 +1,4 @@
-"""`mil-tutorial course`: kernels get the data root, this process keeps its environment, mistakes are told before a kernel."""
+"""`mil-tutorial course`: kernels get the data root, this process keeps its environment."""
 
 import json
 import os

@@ -9,8 +9,8 @@ import pytest
 from small import RUN, copy_root, write_pyramid
 
 from mil_tutorial import DataError, pack
-from mil_tutorial.commands.main import main
 from mil_tutorial.bags.packed import PackedFeatures
+from mil_tutorial.commands.main import main
 from mil_tutorial.commands.record import Record
 
 FEATURES = f"{RUN}/features_efficientnet_lite0"
@@ -37,7 +37,8 @@ def run(*arguments):
 
 
 def test_repeated_training_refuses_results_of_other_inputs(root, tmp_path, capsys):
-    command = ["repeat", "--data", root, "--folds", 5, "--seeds", 0, "--epochs", 1, "--models", "max pooling", "--out", tmp_path / "out"]  # fmt: skip
+    command = ["repeat", "--data", root, "--folds", 5, "--seeds", 0, "--epochs", 1]
+    command += ["--models", "max pooling", "--out", tmp_path / "out"]
     assert run(*command) == 0 and run(*command) == 0
     other_features(root)
     assert run(*command) == 2

@@ -32,7 +32,7 @@ def printed(cell):
 
 
 def test_there_are_six_built_from_their_scripts(scripts):
-    assert STEMS == list(scripts) and len(STEMS) == 6
+    assert list(scripts) == STEMS and len(STEMS) == 6
     build = Path(__file__).resolve().parents[2] / "tools" / "build_notebooks.py"
     done = subprocess.run([sys.executable, build, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -1,9 +1,11 @@
-"""Damaged files by the thousand: everything that is read, with bytes changed. `make test-fuzz` runs it; CI runs a small sample.
+"""Damaged files by the thousand: all that is read, with bytes changed. `make test-fuzz` runs it; CI runs a sample.
 
     python tests/faults/fuzz.py [--inputs 20000] [--seed 0] [--only features xml ...]
 
-A reader may give a result that holds together, or one `DataError` that names the file. It may not crash the interpreter, take more than
-10 s or 1 GB, raise anything else, or give a result that is impossible (labels other than 1, 0, -1, shapes that do not fit, NaN features).
+A reader may give a result that holds together, or one `DataError` that names the file. It may not crash the
+interpreter, take more than 10 s or 1 GB, raise anything else, or give a result that is impossible (labels other than
+1, 0, -1, shapes that do not
+fit, NaN features).
 Files that this package writes carry checksums: there, what is read must be what was written, to the last bit.
 Readers run in a forked child, so that a crash is seen and the next input is tried.
 """
@@ -31,18 +33,17 @@ import numpy as np
 import torch
 
 from mil_tutorial import DataError, open_data, open_slide, read_canvas, read_detections, write_detections
-from mil_tutorial.slides.annotations import read_asap_xml
-from mil_tutorial.commands.checkpoints import load_checkpoint
-from mil_tutorial.files import write_json
-from mil_tutorial.slides.labels import label_patches
-from mil_tutorial.tables import read_label_table
-from mil_tutorial.trident import read_patch_labels
 from mil_tutorial.bags.packed import PackedFeatures
+from mil_tutorial.commands.checkpoints import load_checkpoint
 from mil_tutorial.commands.record import Record, read_record, record_path
 from mil_tutorial.commands.repeat import read_result
-from mil_tutorial.training.checkpoint import load_state
+from mil_tutorial.files import write_json
 from mil_tutorial.hdf5 import count_bad
-from mil_tutorial.trident import read_features, read_patches
+from mil_tutorial.slides.annotations import read_asap_xml
+from mil_tutorial.slides.labels import label_patches
+from mil_tutorial.tables import read_label_table
+from mil_tutorial.training.checkpoint import load_state
+from mil_tutorial.trident import read_features, read_patch_labels, read_patches
 
 sys.path.insert(0, str(Path(__file__).parent))
 from matrix import RUN, make_base, quiet
@@ -139,7 +140,8 @@ def targets(base: Path) -> dict[str, Target]:
         "lr": 0.1,
         "inputs": "0",
     }
-    result = {"settings": settings, "slides": ["a", "b"], "labels": [0, 1], "probabilities": [0.1, 0.9], "auc": 1.0, "best_epoch": 0}  # fmt: skip
+    result = {"settings": settings, "slides": ["a", "b"], "labels": [0, 1], "probabilities": [0.1, 0.9]}
+    result |= {"auc": 1.0, "best_epoch": 0}
     write_json(base / "result.json", result)
 
     def patches(path):
@@ -294,7 +296,8 @@ def fuzz(name: str, target: Target, inputs: int, seed: int, work: Path) -> tuple
         if code != 0:
             outcomes["crash" if code != -signal.SIGALRM else "hang"] += 1
             wrong.append(
-                f"{name}, input {current}: {'longer than ' + str(SECONDS) + ' s' if code == -signal.SIGALRM else f'the interpreter ended with {code}'}"
+                f"{name}, input {current}: "
+                + (f"longer than {SECONDS} s" if code == -signal.SIGALRM else f"the interpreter ended with {code}")
             )
             next_ = (current if current is not None else next_) + 1
     return outcomes, wrong
@@ -315,8 +318,8 @@ def main() -> int:
         tiny, runs = work / "base" / "tiny", work / "base" / "prepared" / "20x_128px_0px_overlap"
         quiet(["pack", "--data", root])
         quiet(["train", "--data", root, "--epochs", 1, "--out", model / "other.pt", "--checkpoint", model / "steps"])
-        quiet(["labels", "--csv_path", tiny / "wsi_labels.csv", "--masks_dir", tiny / "masks", "--coords_dir", runs / "patches",
-               "--save_dir", runs / "patch_labels"])  # fmt: skip
+        places = ["--coords_dir", runs / "patches", "--save_dir", runs / "patch_labels"]
+        quiet(["labels", "--csv_path", tiny / "wsi_labels.csv", "--masks_dir", tiny / "masks", *places])
         chosen = {n: t for n, t in targets(work / "base").items() if not args.only or any(w in n for w in args.only)}
         each = -(-args.inputs // len(chosen))
         for name, target in chosen.items():

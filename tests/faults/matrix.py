@@ -1,9 +1,10 @@
-"""The fault matrix: every command, disturbed, and run again. `make test-faults` prints the table; CI runs a small sample.
+"""The fault matrix: every command, disturbed, and run again. `make test-faults` prints the table; CI runs a sample.
 
     python tests/faults/matrix.py [--times 20] [--seed 0] [--only train ...]
 
-Commands run in a forked child of a process that has imported everything, so a trial takes about a second. After each disturbance:
-files that are visible are whole and right, and the same command, run again, ends with the values of an undisturbed run.
+Commands run in a forked child of a process that has imported everything, so a trial takes about a second. After each
+disturbance: files that are visible are whole and right, and the same command, run again, ends with the values of an
+undisturbed run.
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ from small import RUN, copy_root, write_pyramid
 torch.set_num_threads(1)
 cv2.setNumThreads(0)  # children are forked, and a pool of threads does not survive that
 HERE = Path(__file__).resolve().parent.parent.parent
-SLIDES = {"train": ["normal_001", "normal_002", "normal_003", "normal_004", "normal_005", "tumor_001", "tumor_002", "tumor_003", "tumor_004", "tumor_005"],
-          "test": ["test_001", "test_002", "test_005", "test_006"]}  # fmt: skip
+SLIDES = {
+    "train": [f"{kind}_{i:03d}" for kind in ("normal", "tumor") for i in range(1, 6)],
+    "test": ["test_001", "test_002", "test_005", "test_006"],
+}
 
 
 @dataclass
 class Job:
-    """A command to disturb: how its inputs are laid out, what it is called with, what it writes, and a source to replace."""
+    """A command to disturb: how its inputs are laid out, its arguments, what it writes, and a source to replace."""
 
     name: str
     lay_out: Callable[[Path], None]
@@ -56,7 +59,7 @@ class Job:
     replace: Callable[[Path], None] | None = None
 
 
-# -- inputs ------------------------------------------------------------------------------------------------------------------------
+# -- inputs
 
 
 def make_base(base: Path) -> None:
@@ -97,7 +100,7 @@ def tree_of(base: Path):
 
 
 def swap_features(work: Path) -> None:
-    """The features of one slide become those of another with as many patches, if there is one; else they are moved a little."""
+    """A slide's features become those of another with as many patches; if there is none, they are moved a little."""
     folder = work / "root" / RUN / "features_efficientnet_lite0"
     for name in ("normal_001", "test_001"):
         with h5py.File(folder / f"{name}.h5", "r+") as file:
@@ -119,24 +122,40 @@ def jobs(base: Path) -> list[Job]:
         tree_of(base)(work)
         shutil.copytree(base / "model", work / "model")
 
+    def fixture(w):
+        return ["fixture", "normal_001", "--out", w / "out", "--workers", 1]
+
+    def prepare(w):
+        return ["prepare", "--wsi_dir", w / "tiny" / "images", "--job_dir", w / "out", "--patch_size", 128]
+
+    def labels(w):
+        source = ["--csv_path", w / "tiny" / "wsi_labels.csv", "--masks_dir", w / "tiny" / "masks"]
+        return ["labels", *source, "--coords_dir", w / "patches", "--save_dir", w / "out"]
+
+    def train(w):
+        result = ["--out", w / "out" / "abmil.pt", "--checkpoint", w / "out" / "steps", "--resume"]
+        return ["train", "--data", w / "root", "--epochs", 4, *result]
+
+    def asking(command):
+        return lambda w: [command, "--data", w / "root", "--checkpoint", w / "model" / "abmil.pt", "--out", w / "out"]
+
+    def another(kind, name):
+        return lambda w: shutil.copy(base / "other" / f"other{name}", w / "tiny" / kind / f"tumor_a{name}")
+
+    packed = f"root/{RUN}/packed_efficientnet_lite0"
+    swap, out = swap_features, ("out",)
     return [
-        Job("fixture", lambda work: None, lambda w: ["fixture", "normal_001", "--out", w / "out", "--workers", 1], ("out",)),
-        Job("prepare", tiny, lambda w: ["prepare", "--wsi_dir", w / "tiny" / "images", "--job_dir", w / "out", "--patch_size", 128], ("out",),
-            replace=lambda w: shutil.copy(base / "other" / "other.tif", w / "tiny" / "images" / "tumor_a.tif")),
-        Job("labels", tiny_prepared, lambda w: ["labels", "--csv_path", w / "tiny" / "wsi_labels.csv", "--masks_dir", w / "tiny" / "masks",
-            "--coords_dir", w / "patches", "--save_dir", w / "out"], ("out",),
-            replace=lambda w: shutil.copy(base / "other" / "other_mask.tif", w / "tiny" / "masks" / "tumor_a_mask.tif")),
-        Job("pack", tree_of(base), lambda w: ["pack", "--data", w / "root"], (f"root/{RUN}/packed_efficientnet_lite0",), replace=swap_features),
-        Job("train", tree_of(base), lambda w: ["train", "--data", w / "root", "--epochs", 4, "--out", w / "out" / "abmil.pt", "--checkpoint",
-            w / "out" / "steps", "--resume"], ("out",), unfinished=("steps",), replace=swap_features),
-        Job("evaluate", with_model, lambda w: ["evaluate", "--data", w / "root", "--checkpoint", w / "model" / "abmil.pt", "--out", w / "out"],
-            ("out",), replace=swap_features),
-        Job("localize", with_model, lambda w: ["localize", "--data", w / "root", "--checkpoint", w / "model" / "abmil.pt", "--out", w / "out"],
-            ("out",), replace=swap_features),
-    ]  # fmt: skip
+        Job("fixture", lambda work: None, fixture, out),
+        Job("prepare", tiny, prepare, out, replace=another("images", ".tif")),
+        Job("labels", tiny_prepared, labels, out, replace=another("masks", "_mask.tif")),
+        Job("pack", tree_of(base), lambda w: ["pack", "--data", w / "root"], (packed,), replace=swap),
+        Job("train", tree_of(base), train, out, unfinished=("steps",), replace=swap),
+        Job("evaluate", with_model, asking("evaluate"), out, replace=swap),
+        Job("localize", with_model, asking("localize"), out, replace=swap),
+    ]
 
 
-# -- running and comparing ------------------------------------------------------------------------------------------------------------
+# -- running and comparing
 
 
 def start(arguments: list, log: Path, before: Callable[[], None] | None = None) -> tuple[int, Path]:

@@ -12,8 +12,9 @@ import pytest
     not sys.platform.startswith("linux"), reason="forks, signals and file-size limits as Linux has them"
 )
 def test_a_sample_of_the_fault_matrix(repo):
-    command = [sys.executable, repo / "tests" / "faults" / "matrix.py", "--times", "1", "--seed", os.environ.get("MIL_TUTORIAL_SEED", "1"),
-               "--only", "labels", "pack", "train"]  # fmt: skip
+    seed = os.environ.get("MIL_TUTORIAL_SEED", "1")
+    command = [sys.executable, repo / "tests" / "faults" / "matrix.py", "--times", "1", "--seed", seed]
+    command += ["--only", "labels", "pack", "train"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0 and "nothing lost, nothing silently wrong" in done.stdout, (
         done.stdout[-3000:] + done.stderr[-1500:]

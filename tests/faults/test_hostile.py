@@ -11,15 +11,23 @@ import torch
 from small import RUN
 
 from mil_tutorial import DataError, TridentWSIDataset
-from mil_tutorial.slides.annotations import read_asap_xml
+from mil_tutorial.bags.packed import PackedFeatures
 from mil_tutorial.commands.checkpoints import load_checkpoint
 from mil_tutorial.commands.main import main
 from mil_tutorial.files import read_json, write_json
 from mil_tutorial.geometry import Geometry
-from mil_tutorial.trident import PatchLabels, read_patch_labels, write_patch_labels
-from mil_tutorial.bags.packed import PackedFeatures
+from mil_tutorial.slides.annotations import read_asap_xml
 from mil_tutorial.training.checkpoint import load_state
-from mil_tutorial.trident import Patches, read_features, read_patches, write_features, write_patches
+from mil_tutorial.trident import (
+    Patches,
+    PatchLabels,
+    read_features,
+    read_patch_labels,
+    read_patches,
+    write_features,
+    write_patch_labels,
+    write_patches,
+)
 
 BOMB = (
     '<!DOCTYPE l [<!ENTITY a0 "lol">' + "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 10)) + "]>"

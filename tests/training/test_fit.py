@@ -126,9 +126,7 @@ def test_the_fixture_behaves_as_designed(data):
 
     Shuffled labels stay at chance.
     """
-    part = {
-        s: data.bags(s, keys=["X", "Y", "y_inst"], encoder="efficientnet_lite0") for s in ("train", "test")
-    }  # fmt: skip
+    part = {s: data.bags(s, keys=["X", "Y", "y_inst"], encoder="efficientnet_lite0") for s in ("train", "test")}
     memory = {s: bags_from_arrays([b["X"] for b in d], d.get_bag_labels(), d.get_bag_names()) for s, d in part.items()}
     y_inst = [bag["y_inst"].numpy() for bag in part["test"]]
 
@@ -185,9 +183,18 @@ def run_with_checkpoint(folder, epochs=6, stop_after=None, **options):
 
     try:
         history = fit(
-            model, train_loader, val_loader, epochs=epochs, lr=3e-3, device="cpu", progress=False, checkpoint=folder,
-            schedule="cosine", logger=Stop(), **options,
-        )  # fmt: skip
+            model,
+            train_loader,
+            val_loader,
+            epochs=epochs,
+            lr=3e-3,
+            device="cpu",
+            progress=False,
+            checkpoint=folder,
+            schedule="cosine",
+            logger=Stop(),
+            **options,
+        )
     except KeyboardInterrupt:
         return None, None
     return model, history
@@ -335,8 +342,17 @@ def test_tensorboard_s_writer_and_the_learning_rate():
     model = ABMIL(8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer.register_step_post_hook(lambda o, *_: rates.append(o.param_groups[0]["lr"]))
-    fit(model, loader(easy_bags(4)), loader(easy_bags(4)), epochs=4, optimizer=optimizer, logger=Writer(), device="cpu",
-        progress=False, schedule="cosine")  # fmt: skip
+    fit(
+        model,
+        loader(easy_bags(4)),
+        loader(easy_bags(4)),
+        epochs=4,
+        optimizer=optimizer,
+        logger=Writer(),
+        device="cpu",
+        progress=False,
+        schedule="cosine",
+    )
     assert {tag for tag, _ in seen} == {"train_loss", "val_loss", "val_auc"} and [s for _, s in seen[::3]] == [
         0,
         1,
@@ -397,6 +413,13 @@ def test_fit_is_the_plain_loop():
     for progress in (False, True):
         torch.manual_seed(0)
         model = ABMIL(8)
-        history = fit(model, loader(easy_bags(), 7), loader(easy_bags(4)), epochs=3, device="cpu", progress=progress,
-                      optimizer=torch.optim.Adam(model.parameters(), lr=1e-3))  # fmt: skip
+        history = fit(
+            model,
+            loader(easy_bags(), 7),
+            loader(easy_bags(4)),
+            epochs=3,
+            device="cpu",
+            progress=progress,
+            optimizer=torch.optim.Adam(model.parameters(), lr=1e-3),
+        )
         assert np.allclose(history.train_loss, plain, atol=1e-6)
