@@ -110,9 +110,9 @@ def run_course(
             f"{error.name} is not installed. The course needs: pip install 'mil-tutorial[course]'."
         ) from error
     paths = _notebooks(only)
-    environment = dict(os.environ)
-    if data or VARIABLE in environment:
-        environment[VARIABLE] = str(open_data(data).root)  # kernels run in another folder: not a relative path
+    root, environment = open_data(data).root, dict(os.environ)
+    if data or environment.get(VARIABLE):
+        environment[VARIABLE] = str(root)  # kernels run in another folder: not a relative path
     folder, runs = Path(out).resolve(), []
     check_writable(folder / "course.json")
     with tqdm(paths, desc="Running the course", unit="notebook") as bar:

@@ -82,6 +82,12 @@ def test_a_wrong_data_root_is_told_before_a_kernel_starts(notebooks, no_kernel, 
     assert f"{tmp_path / 'nothing'}: this is not a data root" in capsys.readouterr().err
 
 
+def test_a_wrong_trident_run_is_told_before_a_kernel_starts(notebooks, no_kernel, capsys, monkeypatch):
+    monkeypatch.setenv("MIL_TUTORIAL_RUN", "5x_512px_0px_overlap")
+    assert main(["course"]) == 2
+    assert "5x_512px_0px_overlap: there is no such TRIDENT run" in capsys.readouterr().err
+
+
 def test_an_output_folder_that_is_a_file_is_told_before_a_kernel_starts(notebooks, no_kernel, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["course", "--out", str(tmp_path / "file")]) == 2

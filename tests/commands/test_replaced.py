@@ -97,6 +97,16 @@ def test_a_digest_sees_the_middle_of_a_large_file(tmp_path):
         record.refuse_changes()
 
 
+def test_an_input_that_is_gone_is_named(tmp_path):
+    (tmp_path / "train.csv").write_text("wsi_name,wsi_label")
+    with (
+        pytest.raises(DataError, match=r"train\.csv is gone; the results would"),
+        Record(tmp_path, "x", {}, [tmp_path / "train.csv"]),
+    ):
+        (tmp_path / "train.csv").unlink()
+    assert list(tmp_path.iterdir()) == [], "no record is written"
+
+
 @pytest.mark.parametrize(
     "change", [("tumor_001,1", "tumor_001,0", []), ("", "", ["--no-halve"])], ids=["label", "halve"]
 )
