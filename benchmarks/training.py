@@ -211,7 +211,7 @@ def train_ours(root: Path, keys, epochs: int, precision: str):
     train, val = _loaders(dataset, len(dataset) * 3 // 4, collate_fn)
     torch.manual_seed(0)
     model = ABMIL(768)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=1e-3)
     options = {"device": "cpu", "progress": False, "precision": precision, "optimizer": optimizer}
     fit(model, train, val, epochs=1, **options)
     start = time.perf_counter()
