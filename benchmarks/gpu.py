@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 
 import torch
-from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader
 from training import RUN, OwnMemory, make_tree, ours
 
-from mil_tutorial import ABMIL, bags_in_memory, collate_fn, fit, pack, pick_device
+from mil_tutorial import ABMIL, bags_in_memory, collate_fn, fit, pack, pick_device, split_bags
 from mil_tutorial.training.step import pick_precision
 
 
@@ -35,13 +34,10 @@ class Clock:
 
 
 def loaders(dataset, batch_size: int, pin: bool):
-    labels = dataset.get_bag_labels()
-    train, val = train_test_split(range(len(dataset)), test_size=0.2, random_state=0, stratify=labels)
+    train, val = split_bags(dataset)
     more = {"batch_size": batch_size, "collate_fn": collate_fn, "pin_memory": pin}
     generator = torch.Generator().manual_seed(0)
-    return DataLoader(dataset.subset(train), shuffle=True, generator=generator, **more), DataLoader(
-        dataset.subset(val), **more
-    )
+    return DataLoader(train, shuffle=True, generator=generator, **more), DataLoader(val, **more)
 
 
 def run(root: Path, way: str, epochs: int, precision: str, batch_size: int, compiled: bool) -> None:

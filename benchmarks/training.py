@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from mil_tutorial import ABMIL, Geometry, TridentWSIDataset, collate_fn, fit, pack, trident
 from mil_tutorial.training.predict import mean_loss
+from mil_tutorial.training.recipe import LEARNING_RATE, WEIGHT_DECAY
 
 RUN = "20x_512px_0px_overlap"
 DEFAULT_KEYS = ["X", "Y", "y_inst", "adj", "coords"]
@@ -76,7 +77,7 @@ def theirs(root: Path, keys, **more):
         wsi_name_col="wsi_name",
         wsi_label_col="wsi_label",
         **more,
-    )  # fmt: skip
+    )
 
 
 def seconds(function) -> float:
@@ -187,12 +188,13 @@ def train_theirs(root: Path, keys, epochs: int):
     model = ABMIL(768)  # ours in both, so that the losses can be compared
     trainer = Trainer(
         model,
-        torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=1e-3),
+        torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY),
         obj_metric="acc",
         device="cpu",
         verbose=False,
-        metrics_dict={"acc": torchmetrics.Accuracy(task="binary")}, disable_pbar=True,
-    )  # fmt: skip
+        metrics_dict={"acc": torchmetrics.Accuracy(task="binary")},
+        disable_pbar=True,
+    )
     trainer.train(1, train, val)
     start = time.perf_counter()
     trainer.train(epochs, train, val)
@@ -211,7 +213,7 @@ def train_ours(root: Path, keys, epochs: int, precision: str):
     train, val = _loaders(dataset, len(dataset) * 3 // 4, collate_fn)
     torch.manual_seed(0)
     model = ABMIL(768)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     options = {"device": "cpu", "progress": False, "precision": precision, "optimizer": optimizer}
     fit(model, train, val, epochs=1, **options)
     start = time.perf_counter()

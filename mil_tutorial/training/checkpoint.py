@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -119,15 +119,18 @@ class TrainState:
         state = load_state(path, self.settings)
         try:
             self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise DataError(f"{path}: holds another model than is trained now. Use another folder.") from error
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler:
-            self.scheduler.load_state_dict(state["scheduler"])
-        for generator, value in zip(self.generators, state["generators"], strict=True):
-            generator.set_state(value)
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.scheduler:
+                self.scheduler.load_state_dict(state["scheduler"])
+            for generator, value in zip(self.generators, state["generators"], strict=True):
+                generator.set_state(value)
+        except (RuntimeError, ValueError, TypeError) as error:  # other shapes, other groups, none
+            raise DataError(
+                f"{path}: holds another model, optimizer or schedule than is trained now, or another loader's order."
+                " Use another folder."
+            ) from error
         torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:  # None: it began on another device
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         self.threads = state.get("threads", self.threads)  # files of earlier versions do not say it
         self.history, self.best = History(**state["history"]), state["best"]
@@ -146,6 +149,13 @@ def order_generators(loader: DataLoader) -> list[torch.Generator]:
     owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
     distinct = {id(g): g for o in owners if isinstance(g := getattr(o, "generator", None), torch.Generator)}
     return list(distinct.values())
+
+
+def describe(optimizer: torch.optim.Optimizer, scheduler: Any, train: DataLoader) -> dict[str, Any]:
+    """What settings a run has by what it is given, in words that a message can say."""
+    schedule = None if scheduler is None else type(scheduler).__name__
+    kinds = {"optimizer": type(optimizer).__name__, "schedule": schedule, "seeded order": bool(order_generators(train))}
+    return {**kinds, "training bags": len(cast(Sized, train.dataset)), "batches": len(train)}
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
@@ -174,7 +184,7 @@ def load_state(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         state = load_tensors(path)
-        before = {key: state["settings"][key] for key in settings}
+        before = dict(state["settings"])  # of an earlier version it may say less
     except Exception as error:  # a damaged pickle may raise anything
         raise DataError(
             f"{path}: is not a whole checkpoint of `fit` ({error!s:.120}). Delete it and train again."

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from tensordict import TensorDict
 from torch.utils.data import DataLoader
 
 from mil_tutorial.errors import DataError, Found, require
@@ -65,11 +68,43 @@ def check_training(model: torch.nn.Module, train: DataLoader, val: DataLoader | 
                 " and cannot choose the epoch. Use a stratified split, or monitor='loss'."
             )
     if hasattr(model, "in_dim"):
-        dim = train.dataset[0]["X"].shape[-1]
-        if dim != model.in_dim:
-            raise DataError(
-                f"{bag_names(train)[0]}: has {dim} features for each patch, the model was made for {model.in_dim}."
-            )
+        first = train.dataset[0]
+        if isinstance(first, (Mapping, TensorDict)) and "X" in first.keys():  # else the first batch shows what is wrong
+            check_width(model, first["X"], bag_names(train)[0])
+
+
+def check_width(model: torch.nn.Module, X: torch.Tensor, name: str) -> None:
+    """The features of bag `name` must have the size that the model was made for, if it knows that.
+
+    Raises:
+        DataError: another size.
+    """
+    wanted = getattr(model, "in_dim", X.shape[-1])
+    if X.shape[-1] != wanted:
+        raise DataError(f"{name}: has {X.shape[-1]} features for each patch, the model was made for {wanted}.")
+
+
+def check_helpers(model: Any, optimizer: Any, logger: Any, checkpoint: Any, resume: Any) -> None:
+    """What `fit` is given to work with must be of the right kind, and must fit together.
+
+    Raises:
+        ParameterError: one of them is something else.
+    """
+    require(isinstance(model, torch.nn.Module), "model", Found(f"a {type(model).__name__}"), "a torch.nn.Module")
+    if optimizer is not None:
+        kind = Found(f"a {type(optimizer).__name__}")
+        require(isinstance(optimizer, torch.optim.Optimizer), "optimizer", kind, "a torch.optim.Optimizer")
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        other = Found("one that holds none of the model's parameters, so that nothing would be trained")
+        require(any(id(p) in held for p in model.parameters()), "optimizer", other, "one made for this model")
+    good = logger is None or hasattr(logger, "add_scalar") or hasattr(logger, "log")
+    require(good, "logger", logger, "a SummaryWriter, or an object with `.log(dict)`")
+    good = checkpoint is None or (isinstance(checkpoint, (str, os.PathLike)) and os.fspath(checkpoint) != "")
+    require(good, "checkpoint", checkpoint, "the path of a folder")
+    require(isinstance(resume, bool), "resume", resume, "True or False")
+    require(
+        checkpoint is not None or not resume, "checkpoint", checkpoint, "the folder to go on from, with resume=True"
+    )
 
 
 @torch.inference_mode()
@@ -80,10 +115,10 @@ def explain_nan(step: Step, loader: DataLoader) -> DataError:
         if bad := int((~torch.isfinite(dataset[i]["X"])).sum()):
             return DataError(f"{name}: {bad} of its features are NaN or infinite. Make its features again.")
     for i, name in enumerate(names):
-        logits, loss = step(step.move(loader.collate_fn([dataset[i]])))
+        logits, loss = step(step.move(loader.collate_fn([dataset[i]]), loader="loader"))
         if not (torch.isfinite(logits).all() and torch.isfinite(loss)):
             return DataError(
                 f"{name}: the model's answer for it is {logits.item():g}, though its features are finite."
                 " Training diverged. Lower the learning rate."
             )
-    return DataError("the loss was NaN or infinite once, and all features are finite. Lower the learning rate.")
+    return DataError("the loss was NaN or infinite, though all features are finite. Lower the learning rate.")

@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 
 from mil_tutorial.devices import pick_device
 from mil_tutorial.errors import require, require_integer, require_number
-from mil_tutorial.training.checkpoint import History, TrainState, order_generators
-from mil_tutorial.training.checks import check_training, explain_nan
+from mil_tutorial.training.checkpoint import History, TrainState, describe, order_generators
+from mil_tutorial.training.checks import check_helpers, check_training, explain_nan
 from mil_tutorial.training.predict import mean_loss_of
 from mil_tutorial.training.recipe import EPOCHS, LEARNING_RATE, WEIGHT_DECAY
 from mil_tutorial.training.step import PRECISIONS, Step, pick_precision
@@ -68,13 +68,16 @@ class FitOptions:
         if self.patience is not None:
             require_integer("patience", self.patience, low=1)
         if self.seed is not None:
-            require_integer("seed", self.seed, low=0)
+            require_integer("seed", self.seed, low=0, high=2**64 - 1)
         if self.pos_weight is not None:
             require_number("pos_weight", self.pos_weight, low=0, open_low=True)
         require(self.monitor in ("loss", "auc"), "monitor", self.monitor, "'loss' or 'auc'")
         require(self.precision in PRECISIONS, "precision", self.precision, "'float32', 'bfloat16' or 'auto'")
         good = self.schedule in (None, "cosine") or callable(self.schedule)
         require(good, "schedule", self.schedule, "'cosine' or a function from the optimizer to a scheduler")
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):  # a checkpoint that holds NumPy's numbers could not be read again
+                object.__setattr__(self, name, value.item())
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
         """The learning-rate scheduler, or None."""
@@ -150,22 +153,18 @@ def fit(
     """
     choices = FitOptions(epochs=epochs, lr=lr, **options)
     require(val is not None or choices.patience is None, "patience", choices.patience, "None, without validation bags")
+    check_helpers(model, optimizer, logger, checkpoint, resume)
     check_training(model, train, val, choices.monitor)
     if choices.seed is not None:
         torch.manual_seed(choices.seed)
     place = pick_device(device)
     dtype = pick_precision(choices.precision, place)
     model.to(place)
-    optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=choices.weight_decay)
-    state = TrainState(
-        model,
-        optimizer,
-        choices.scheduler(optimizer),
-        order_generators(train),
-        choices.settings(dtype),
-        torch.get_num_threads(),
-        Path(checkpoint) if checkpoint else None,
-    )
+    optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=choices.lr, weight_decay=choices.weight_decay)
+    scheduler = choices.scheduler(optimizer)
+    settings = {**choices.settings(dtype), **describe(optimizer, scheduler, train)}
+    folder = None if checkpoint is None else Path(checkpoint)
+    state = TrainState(model, optimizer, scheduler, order_generators(train), settings, torch.get_num_threads(), folder)
     if resume:
         state.load()
     _run(state, choices, train, val, dtype, logger, progress)
@@ -190,7 +189,7 @@ def _run(
     with tqdm(epochs, desc="Training", unit="epoch", **bar_options) as bar:
         for epoch in bar:
             values = {"train_loss": _train_epoch(step, train, state.optimizer, options.accumulate, progress)}
-            loss, auc = mean_loss_of(unweighted, val) if val is not None else (float("nan"), float("nan"))
+            loss, auc = mean_loss_of(unweighted, val, name="val") if val is not None else (float("nan"), float("nan"))
             values |= {"val_loss": loss, "val_auc": auc}
             if state.scheduler:
                 state.scheduler.step()
@@ -210,9 +209,10 @@ def _train_epoch(
     total, seen, batches = 0.0, 0, len(train)
     # The bar does not wrap the loader: tqdm would ask it for an iterator once more, and so change the order of the
     # bags.
-    with tqdm(total=batches, desc="  batches", leave=False, delay=5, disable=not progress) as bar:
+    batch_bar = tqdm(total=batches, desc="  batches", leave=False, delay=5, disable=not progress)
+    with step.loading(), batch_bar as bar:
         for i, batch in enumerate(train):
-            batch = step.move(batch)
+            batch = step.move(batch, loader="train")
             with step.threads(batch):
                 _, loss = step(batch)
                 value = loss.item()

@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader, SequentialSampler
 
 from mil_tutorial.devices import pick_device
 from mil_tutorial.errors import Found, require
-from mil_tutorial.training.checks import bag_names, check_loader, explain_nan
-from mil_tutorial.training.step import Step, accepted, pick_precision
+from mil_tutorial.training.checks import bag_names, check_loader, check_width, explain_nan
+from mil_tutorial.training.step import Step, pick_precision
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of bags, one entry a bag.
+    """What a model predicts for bags, one entry for each bag.
 
     Attributes:
         names: of the bags.
@@ -51,40 +51,33 @@ def predict(
     Raises:
         ParameterError: the loader shuffles or drops bags, so that names and bags would not match; the model gives no
             attention.
-        DataError: the loader has no bags, or an answer is NaN (the bag is named).
+        DataError: the loader has no bags, their features have another size than the model's, or an answer is NaN (the
+            bag is named).
     """
     check_loader("loader", loader)
     in_order = isinstance(getattr(loader, "sampler", None), SequentialSampler) and not loader.drop_last
     expected = "one in order, with shuffle=False and drop_last=False, so that names and predictions match"
     require(in_order, "loader", Found("one that shuffles or drops bags"), expected)
-    device = pick_device(device)
-    model.to(device).eval()
-    step = Step(model, device, pick_precision(precision, device))
-    takes = accepted(model.forward)
-    found = Found(f"{type(model).__name__} without `return_att`")
-    require("return_att" in takes, "model", found, "a model that gives its attention")
-    labels, probabilities, attention = [], [], []
-    for batch in loader:
-        batch = step.move(batch)
-        with step.precision(), step.threads(batch):
-            if "offsets" in batch.keys():
-                found = Found(f"{type(model).__name__} without `forward_packed`, and packed batches")
-                require(
-                    hasattr(model, "forward_packed"), "model", found, "padded batches for this model: use `collate_fn`"
-                )
-                logits, raw = step.model.forward_packed(batch["X"], batch["offsets"], return_att=True)
-                attention += [a.float().cpu().numpy() for a in raw.split(batch["offsets"].diff().tolist())]
-            else:
-                entries = {k: batch[k] for k in batch.keys() if k in takes}
-                logits, raw = model(**entries, return_att=True)
-                real = batch["mask"].bool() if "mask" in batch.keys() else torch.ones_like(raw, dtype=torch.bool)
-                attention += [a[m].float().cpu().numpy() for a, m in zip(raw, real, strict=True)]
-        if not torch.isfinite(logits).all():
-            raise explain_nan(step, loader)
-        probabilities.append(torch.sigmoid(logits.float()).cpu())
-        labels.append(batch["Y"].cpu())
+    place = pick_device(device)
+    step = Step(model, place, pick_precision(precision, place))
+    step.model.eval()
+    names = bag_names(loader)
+    labels: list[torch.Tensor] = []
+    probabilities: list[torch.Tensor] = []
+    attention: list[np.ndarray] = []
+    with step.loading():
+        for batch in loader:
+            batch = step.move(batch, loader="loader")
+            check_width(model, batch["X"], names[len(attention)])
+            with step.threads(batch):
+                logits, raw = step.scores(batch)
+            if not torch.isfinite(logits).all():
+                raise explain_nan(step, loader)
+            attention += [a.cpu().numpy() for a in raw]
+            probabilities.append(torch.sigmoid(logits).cpu())
+            labels.append(batch["Y"].cpu())
     Y, prob = torch.cat(labels).numpy().astype(np.int64), torch.cat(probabilities).numpy()
-    return Predictions(bag_names(loader), Y, prob, attention)
+    return Predictions(names, Y, prob, attention)
 
 
 def mean_loss(
@@ -92,21 +85,24 @@ def mean_loss(
 ) -> tuple[float, float]:
     """Mean loss over the bags of a loader, and their AUC, NaN if only one class is there. Dropout is off."""
     check_loader("loader", loader)
-    return mean_loss_of(Step(model, pick_device(device)), loader)
+    return mean_loss_of(Step(model, pick_device(device)), loader, name="loader")
 
 
-def mean_loss_of(step: Step, loader: DataLoader) -> tuple[float, float]:
-    """`mean_loss` with the device and precision of a step."""
+def mean_loss_of(step: Step, loader: DataLoader, *, name: str) -> tuple[float, float]:
+    """`mean_loss` with the device and precision of a step; `name` is the loader's as a parameter."""
     step.model.eval()
-    total, logits, labels = 0.0, [], []
-    with torch.inference_mode():
+    total, seen, names = 0.0, 0, bag_names(loader)
+    logits: list[torch.Tensor] = []
+    labels: list[torch.Tensor] = []
+    with torch.inference_mode(), step.loading():
         for batch in loader:
-            batch = step.move(batch)
+            batch = step.move(batch, loader=name)
+            check_width(step.model, batch["X"], names[seen])
             with step.threads(batch):
                 out, loss = step(batch)
             if not torch.isfinite(loss):
                 raise explain_nan(step, loader)
-            total += loss.item() * len(batch["Y"])
+            total, seen = total + loss.item() * len(batch["Y"]), seen + len(batch["Y"])
             logits.append(out.cpu())
             labels.append(batch["Y"].cpu())
     y, score = torch.cat(labels).numpy(), torch.cat(logits).numpy()

@@ -10,7 +10,7 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch.utils.data import WeightedRandomSampler
 
-from mil_tutorial.errors import DataError, require_integer, require_number
+from mil_tutorial.errors import DataError, Found, require, require_integer, require_number
 
 EPOCHS = 20
 LEARNING_RATE = 5e-4
@@ -35,12 +35,13 @@ def split_bags(bags: Bags, *, seed: int = 0, val_fraction: float = VAL_FRACTION)
     Args:
         bags: a dataset with `get_bag_labels()` and `subset(indices)`.
         seed: another seed, another split.
-        val_fraction: of the bags that go into the second part.
+        val_fraction: of the bags, for the second part; between 0 and 1.
 
     Returns:
         Training bags and validation bags.
 
     Raises:
+        ParameterError: `bags` is not a dataset of bags, or another argument cannot be used.
         DataError: too few bags for both labels on both sides.
 
     >>> from mil_tutorial import bags_from_arrays
@@ -48,25 +49,39 @@ def split_bags(bags: Bags, *, seed: int = 0, val_fraction: float = VAL_FRACTION)
     >>> len(train), sorted(val.get_bag_labels())
     (8, [0, 1])
     """
-    require_integer("seed", seed, low=0)
-    require_number("val_fraction", val_fraction, low=0, high=1, open_low=True)
+    good = hasattr(bags, "get_bag_labels") and hasattr(bags, "subset")
+    require(good, "bags", Found(f"a {type(bags).__name__}"), "a dataset of bags, such as bags_from_arrays(...)")
+    require_integer("seed", seed, low=0, high=2**32 - 1)
+    fraction = "a number between 0 and 1"
+    require_number("val_fraction", val_fraction, low=0, open_low=True, expected=fraction)
+    require(val_fraction < 1, "val_fraction", val_fraction, fraction)
     labels = bags.get_bag_labels()
+    cause: ValueError | None = None
     try:
-        train, val = train_test_split(range(len(bags)), test_size=val_fraction, random_state=seed, stratify=labels)
+        parts = train_test_split(range(len(labels)), test_size=val_fraction, random_state=seed, stratify=labels)
     except ValueError as error:
+        parts, cause = [[], []], error
+    if any(len({labels[i] for i in part}) < 2 for part in parts):  # sklearn rounds two of twenty to none of four
         counts = {label: labels.count(label) for label in sorted(set(labels))}
         raise DataError(
-            f"{len(bags)} bags (by label: {counts}) cannot be split {1 - val_fraction:.0%} to {val_fraction:.0%} with"
-            f" both labels on both sides ({error}). Add slides to the training split."
-        ) from error
+            f"{len(labels)} bags (by label: {counts}) cannot be split {1 - val_fraction:.0%} to {val_fraction:.0%}"
+            " with both labels on both sides. Add slides to the training split."
+        ) from cause
+    train, val = parts
     return bags.subset(train), bags.subset(val)
 
 
 def balanced_sampler(labels: Sequence[int], seed: int) -> WeightedRandomSampler:
-    """A sampler for `DataLoader(sampler=...)` that draws both classes equally often, with replacement."""
-    classes = torch.as_tensor(labels).long()
-    weights = 1.0 / torch.bincount(classes, minlength=2)[classes]
-    return WeightedRandomSampler(weights.tolist(), len(classes), generator=torch.Generator().manual_seed(seed))
+    """A sampler for `DataLoader(sampler=...)` that draws both classes equally often, with replacement.
+
+    Raises:
+        ParameterError: a label is not 0 or 1, or the seed cannot be used.
+        DataError: one class is missing.
+    """
+    require_integer("seed", seed, low=0, high=2**64 - 1)
+    counts, classes = _count(labels)
+    weights = torch.as_tensor(1 / counts.astype(np.float32)[classes])
+    return WeightedRandomSampler(weights.tolist(), len(classes), generator=torch.Generator().manual_seed(int(seed)))
 
 
 def positive_weight(labels: Sequence[int]) -> float:
@@ -76,10 +91,20 @@ def positive_weight(labels: Sequence[int]) -> float:
     3.0
 
     Raises:
+        ParameterError: a label is not 0 or 1.
         DataError: one class is missing.
     """
+    (negative, positive), _ = _count(labels)
+    return float(negative / positive)
+
+
+def _count(labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """How many bags have each label, (2,), and the labels as integers."""
     classes = np.asarray(labels)
-    negative, positive = int((classes == 0).sum()), int((classes == 1).sum())
-    if not (negative and positive):
-        raise DataError(f"{negative} normal and {positive} tumour bags: the weight needs both. Check the split.")
-    return negative / positive
+    good = classes.ndim == 1 and set(classes.tolist()) <= {0, 1}
+    require(good, "labels", labels, "0 or 1 for each bag")
+    classes = classes.astype(np.int64)
+    counts = np.bincount(classes, minlength=2)
+    if not counts.all():
+        raise DataError(f"{counts[0]} normal and {counts[1]} tumour bags: both are needed. Check the split.")
+    return counts, classes
