@@ -16,12 +16,13 @@ import tempfile
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
+
+from imagecodecs import deflate_crc32
 
 from mil_tutorial.errors import DataError
 
@@ -65,8 +66,20 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def crc32(data: Any, before: int = 0) -> int:
+    """The checksum CRC-32 of bytes or of a contiguous array; `before` is that of what came before.
+
+    It is zlib's, computed by libdeflate, which is four times faster: as fast as memory is read.
+
+    >>> import zlib
+    >>> crc32(b"bag") == crc32(b"ag", crc32(b"b")) == zlib.crc32(b"bag")
+    True
+    """
+    return deflate_crc32(data, before)
+
+
 def _checksum(content: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+    return crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from mil_tutorial.chunks import chunk_offsets
 from mil_tutorial.errors import DataError, ParameterError
-from mil_tutorial.files import check_writable, written_whole
+from mil_tutorial.files import check_writable, crc32, written_whole
 
 EMPTY = 1 << 26  # bytes that a dataset may claim without holding any
 
@@ -75,7 +75,7 @@ def create_h5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
     with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         yield file
         for dataset in file.values():
-            dataset.attrs["crc32"] = zlib.crc32(dataset[...])
+            dataset.attrs["crc32"] = crc32(dataset[...])
     with written_whole(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
@@ -122,7 +122,7 @@ def read_rows(dataset: h5py.Dataset) -> np.ndarray:
             for start, end, offset in runs:
                 _fill(file, offset, rows[start:end])
     if "crc32" in dataset.attrs:
-        _compare(dataset, zlib.crc32(rows))
+        _compare(dataset, crc32(rows))
     return rows
 
 
@@ -142,7 +142,7 @@ def read_blocks(dataset: h5py.Dataset, *, size: int = BLOCK) -> Iterator[np.ndar
         blocks = _raw_blocks(dataset.file.filename, runs, buffer)
     ours = "crc32" in dataset.attrs
     for rows in blocks:
-        checksum = zlib.crc32(rows.data, checksum) if ours else 0
+        checksum = crc32(rows, checksum) if ours else 0
         yield rows
     if ours:
         _compare(dataset, checksum)
@@ -176,20 +176,31 @@ def _row_runs(dataset: h5py.Dataset) -> Runs | None:
     if chunks is None:
         offset = dataset.id.get_offset()
         return None if offset is None or dataset.external else [(0, len(dataset), offset)]
-    if chunks[1] != dataset.shape[1] or not hasattr(dataset.id, "chunk_iter"):
+    if chunks[1] != dataset.shape[1]:
         return None
-    offsets = np.full(-(-len(dataset) // chunks[0]), -1, np.int64)
-
-    def note(chunk: Any) -> None:
-        offsets[chunk.chunk_offset[0] // chunks[0]] = chunk.byte_offset
-
-    dataset.id.chunk_iter(note)
-    if offsets.min() < 0:
+    offsets = chunk_offsets(dataset)
+    if offsets is None:
+        offsets = _ask_h5py(dataset)
+    if offsets is None or offsets.min() < 0:
         return None  # a chunk was never written: HDF5 knows what to put there
     size = chunks[0] * chunks[1] * dataset.dtype.itemsize
     first = np.flatnonzero(np.diff(offsets, prepend=-1) != size)  # HDF5 puts its own tables between some chunks
     end = np.minimum(np.append(first[1:], len(offsets)) * chunks[0], len(dataset))
     return list(zip((first * chunks[0]).tolist(), end.tolist(), offsets[first].tolist(), strict=True))
+
+
+def _ask_h5py(dataset: h5py.Dataset) -> np.ndarray | None:
+    """What `chunk_offsets` gives, chunk by chunk; None where h5py cannot tell."""
+    if not hasattr(dataset.id, "chunk_iter"):
+        return None
+    rows = dataset.chunks[0]
+    offsets = np.full(-(-len(dataset) // rows), -1, np.int64)
+
+    def note(chunk: Any) -> None:
+        offsets[chunk.chunk_offset[0] // rows] = chunk.byte_offset
+
+    dataset.id.chunk_iter(note)
+    return offsets
 
 
 def _fill(file: io.FileIO, offset: int, rows: np.ndarray) -> None:

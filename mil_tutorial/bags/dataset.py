@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tensordict import TensorDict
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from tqdm.auto import tqdm
 
 from mil_tutorial.bags.adjacency import build_adjacency
-from mil_tutorial.bags.memory import first_twice, pick_indices
+from mil_tutorial.bags.memory import KEEP, Memory, first_twice, pick_indices, room_for_features
 from mil_tutorial.bags.packed import PackedFeatures, list_features, pack, packed_folder
 from mil_tutorial.errors import DataError, require, require_integer, require_number
 from mil_tutorial.geometry import grid_cells
@@ -26,30 +26,7 @@ from mil_tutorial.trident import Patches, match_rows, read_features, read_patch_
 
 KEYS = ("X", "Y", "y_inst", "adj", "coords")
 
-KEEP = 256 * 2**20  # bytes of adjacency and patch labels that a dataset may remember
-
 NO_PLACES = np.empty((0, 2), np.int64)
-
-
-class Memory:
-    """Tensors that were built before, up to `KEEP` bytes. It starts empty in another process, which builds its own."""
-
-    def __init__(self) -> None:
-        self.tensors: dict[tuple[str, str], torch.Tensor] = {}
-        self.bytes = 0
-
-    def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
-        return Memory, ()
-
-    def get(self, key: str, name: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The tensor `key` of slide `name`, built the first time."""
-        if (key, name) not in self.tensors:
-            value = build()
-            if self.bytes >= KEEP:
-                return value
-            self.tensors[key, name] = value
-            self.bytes += value._nnz() * 20 if value.is_sparse else value.numel() * 8
-        return self.tensors[key, name]
 
 
 def _check_types(values: dict[str, Any], kind: type | tuple[type, ...], expected: str) -> None:
@@ -94,7 +71,8 @@ class TridentWSIDataset(Dataset):
             default.
         adj_with_dist: weigh neighbours by the distance of their features, see `build_adjacency`.
         norm_adj: divide by the square roots of both degrees.
-        load_at_init: read all bags now and keep them in memory.
+        load_at_init: read all bags now and keep them in memory, however large they are. By default a bag is kept when
+            it was read, as long as all that is kept takes an eighth of the free memory and 1 GB at most.
         wsi_name_col: column of the CSV with the slides' names.
         wsi_label_col: column of the CSV with their labels, 0 or 1.
         packed: True packs the features into one memory-mapped store first, if that is not done yet (see `pack`); False
@@ -157,7 +135,7 @@ class TridentWSIDataset(Dataset):
         self.store = self._open_store(feature_extractor, packed)
         # Subsets share what follows.
         self._first: dict[str, tuple[int, str]] = {}  # feature size of the first slide read
-        self._memory = Memory()
+        self._memory, self._features = Memory(KEEP), Memory(room_for_features())
         self._kept: dict[str, TensorDict] = {}
         if load_at_init:
             self._kept = {n: self._build_bag(n) for n in tqdm(self.bag_names, desc="Loading bags", unit="bag")}
@@ -270,24 +248,41 @@ class TridentWSIDataset(Dataset):
     def _build_bag(self, name: str) -> TensorDict:
         keys = set(self.bag_keys)
         with_places = bool({"coords", "adj", "y_inst"} & keys) or self.patch_size is not None
-        if self.store is None:
-            features, places = self._read_file(name, with_places)
-        else:
-            features, places = self._read_store(self.store, name, with_places)
-        if len(features) == 0:
-            raise DataError(
-                f"{self.features_path / name}.h5: slide {name} has no patches, and a bag needs at least one."
-                " Leave the slide out of the split."
-            )
-        bag = {"X": torch.from_numpy(features.astype(np.float32, copy=False))}
-        if "coords" in keys:
-            bag["coords"] = torch.from_numpy(places)
-        if "adj" in keys:
-            bag["adj"] = self._memory.get("adj", name, lambda: self._adjacency(places, features))
-        if "y_inst" in keys:
-            bag["y_inst"] = self._memory.get("y_inst", name, lambda: self._patch_labels(name, len(features))).clone()
-        bag["Y"] = torch.tensor(float(self._label[name]))
-        return TensorDict({key: bag[key] for key in self.bag_keys})
+        with torch.inference_mode(False):  # what is kept may be trained on later
+            X, places = self._rows(name, with_places)
+            if len(X) == 0:
+                raise DataError(
+                    f"{self.features_path / name}.h5: slide {name} has no patches, and a bag needs at least one."
+                    " Leave the slide out of the split."
+                )
+            bag = {"X": X.to(torch.float32)}
+            if "coords" in keys:
+                bag["coords"] = places
+            if "adj" in keys:
+                bag["adj"] = self._memory.get("adj", name, lambda: self._adjacency(places.numpy(), X.numpy()))
+            if "y_inst" in keys:
+                bag["y_inst"] = self._memory.get("y_inst", name, lambda: self._patch_labels(name, len(X)))
+            bag["Y"] = torch.tensor(float(self._label[name]))
+            return TensorDict({key: bag[key] for key in self.bag_keys})
+
+    def _rows(self, name: str, with_places: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (n, D), in the files' type, and grid places (n, 2) of a slide."""
+        if self.store is not None:  # it is mapped: the system keeps what there is room for
+            features, corners = self._read_store(self.store, name, with_places)
+            return torch.from_numpy(features), torch.from_numpy(corners)
+        kept = self._features.find("X", name), self._features.find("coords", name)
+        if kept[0] is not None and kept[1] is not None:
+            return kept[0], kept[1]
+        X, places = map(torch.from_numpy, self._read_file(name, with_places))
+        if get_worker_info() is None:  # each worker of a loader would keep its own
+            self._features.keep("X", name, X)
+            self._features.keep("coords", name, places)
+        return X, places
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether some bags have to be read from files each time: those that are not kept in memory."""
+        return self.store is None and not all(n in self._kept or self._features.has("X", n) for n in self.bag_names)
 
     def _adjacency(self, places: np.ndarray, features: np.ndarray) -> torch.Tensor:
         weigh = features if self.adj_with_dist else None

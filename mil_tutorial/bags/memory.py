@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import ArrayLike
 from tensordict import TensorDict
@@ -14,6 +15,58 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from mil_tutorial.errors import DataError, Found, ParameterError, require
+
+KEEP = 256 * 2**20  # bytes of adjacency and patch labels that a dataset may remember
+
+FEATURES = 2**30  # bytes of features that it may remember, if they are no more than this part of the free memory:
+
+PART = 1 / 8
+
+
+def room_for_features() -> int:
+    """Bytes of features that a dataset may remember now."""
+    return min(FEATURES, int(psutil.virtual_memory().available * PART))
+
+
+class Memory:
+    """Tensors that were read or built before, as many as fit. It starts empty in another process.
+
+    A tensor that was changed in place is forgotten, so that what comes back is what was kept.
+
+    Args:
+        room: bytes that it may hold.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room, self.bytes = room, 0
+        self._tensors: dict[tuple[str, str], tuple[torch.Tensor, int]] = {}
+
+    def __reduce__(self) -> tuple[type[Memory], tuple[int]]:
+        return Memory, (self.room,)
+
+    def has(self, key: str, name: str) -> bool:
+        """Whether it holds the tensor `key` of slide `name`, unchanged."""
+        tensor, version = self._tensors.get((key, name), (None, 0))
+        return tensor is not None and tensor._version == version
+
+    def find(self, key: str, name: str) -> torch.Tensor | None:
+        """The tensor `key` of slide `name`, if it is here."""
+        return self._tensors[key, name][0] if self.has(key, name) else None
+
+    def keep(self, key: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor; it is kept if there is room."""
+        size = tensor._nnz() * 20 if tensor.is_sparse else tensor.nbytes
+        old = self._tensors.pop((key, name), None)
+        self.bytes -= 0 if old is None else size
+        if self.bytes + size <= self.room:
+            self._tensors[key, name] = tensor, tensor._version
+            self.bytes += size
+        return tensor
+
+    def get(self, key: str, name: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The tensor `key` of slide `name`, built if it is not here."""
+        found = self.find(key, name)
+        return self.keep(key, name, build()) if found is None else found
 
 
 def pick_indices(indices: Iterable[int], n: int) -> list[int]:

@@ -10,7 +10,6 @@ import os
 import shutil
 import time
 import uuid
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -24,7 +23,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from mil_tutorial.errors import DataError, require
-from mil_tutorial.files import HEX, read_json, remove_left_over, write_json
+from mil_tutorial.files import HEX, crc32, read_json, remove_left_over, write_json
 from mil_tutorial.hdf5 import count_bad
 from mil_tutorial.trident import Patches, features_header, match_rows, read_features, read_patches
 
@@ -265,7 +264,7 @@ def _sources(run: Path, name: str, path: Path) -> tuple[tuple[str, int, int], ..
 
 
 def _checksum(features: np.ndarray, coords: np.ndarray) -> int:
-    return zlib.crc32(coords.data, zlib.crc32(features.data))
+    return crc32(coords, crc32(features))
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, int], dtype: np.dtype) -> None:

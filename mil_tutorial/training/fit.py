@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from mil_tutorial.devices import pick_device
 from mil_tutorial.errors import require, require_integer, require_number
+from mil_tutorial.training.ahead import batches_of
 from mil_tutorial.training.checkpoint import History, TrainState, describe, order_generators
 from mil_tutorial.training.checks import check_helpers, check_training, explain_nan
 from mil_tutorial.training.predict import mean_loss_of
@@ -160,7 +161,10 @@ def fit(
     place = pick_device(device)
     dtype = pick_precision(choices.precision, place)
     model.to(place)
-    optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=choices.lr, weight_decay=choices.weight_decay)
+    if optimizer is None:
+        fused = place.type in ("cpu", "cuda")  # one pass over the weights in place of a dozen
+        decay = choices.weight_decay
+        optimizer = torch.optim.AdamW(model.parameters(), lr=choices.lr, weight_decay=decay, fused=fused)
     scheduler = choices.scheduler(optimizer)
     settings = {**choices.settings(dtype), **describe(optimizer, scheduler, train)}
     folder = None if checkpoint is None else Path(checkpoint)
@@ -211,7 +215,7 @@ def _train_epoch(
     # bags.
     batch_bar = tqdm(total=batches, desc="  batches", leave=False, delay=5, disable=not progress)
     with step.loading(), batch_bar as bar:
-        for i, batch in enumerate(train):
+        for i, batch in enumerate(batches_of(train)):
             batch = step.move(batch, loader="train")
             with step.threads(batch):
                 _, loss = step(batch)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 
 from mil_tutorial.devices import pick_device
 from mil_tutorial.errors import Found, require
+from mil_tutorial.training.ahead import batches_of
 from mil_tutorial.training.checks import bag_names, check_loader, check_width, explain_nan
 from mil_tutorial.training.step import Step, pick_precision
 
@@ -66,7 +67,7 @@ def predict(
     probabilities: list[torch.Tensor] = []
     attention: list[np.ndarray] = []
     with step.loading():
-        for batch in loader:
+        for batch in batches_of(loader):
             batch = step.move(batch, loader="loader")
             check_width(model, batch["X"], names[len(attention)])
             with step.threads(batch):
@@ -95,7 +96,7 @@ def mean_loss_of(step: Step, loader: DataLoader, *, name: str) -> tuple[float, f
     logits: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
     with torch.inference_mode(), step.loading():
-        for batch in loader:
+        for batch in batches_of(loader):
             batch = step.move(batch, loader=name)
             check_width(step.model, batch["X"], names[seen])
             with step.threads(batch):

@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mil_tutorial.devices import SMALL, threads
 from mil_tutorial.errors import Found, require
+from mil_tutorial.training import blocks
 
 BCE = "BCEWithLogitsLoss"  # the name that our models and torchmil's give to the loss of the bag
 HIDDEN = 128  # width of the attention's hidden layer, to estimate the work of a step
@@ -77,6 +78,7 @@ class Step:
         self.device, self.dtype = device, dtype
         self.pos_weight = None if pos_weight is None else torch.tensor(float(pos_weight), device=device)
         self.large = torch.get_num_threads() if large is None else large
+        self._workers = blocks.Workers(self.large)
 
     @cached_property
     def _loss_takes(self) -> dict[str, bool]:
@@ -105,7 +107,26 @@ class Step:
         """
         if self.device.type != "cpu":
             return contextlib.nullcontext()
-        return threads(1 if batch["X"].numel() * HIDDEN < SMALL else self.large)
+        return threads(1 if self._is_small(batch) or self._knows_blocks else self.large)
+
+    @staticmethod
+    def _is_small(batch: TensorDict) -> bool:
+        return batch["X"].numel() * HIDDEN < SMALL
+
+    @cached_property
+    def _knows_blocks(self) -> bool:
+        """Whether large batches of this model are computed in blocks of patches, which share out the work."""
+        return self.dtype == torch.float32 and blocks.can_compute(self.model)
+
+    def _compute_in_blocks(self, batch: TensorDict) -> tuple[torch.Tensor, dict[str, torch.Tensor]] | None:
+        """What the model's `compute_loss` gives, for a large batch; None where its own way is the one to take."""
+        if self._is_small(batch) or not self._knows_blocks or batch["X"].dtype != torch.float32:
+            return None
+        bags = blocks.bags_of(batch)
+        if bags is None:
+            return None
+        logits = self.model.classifier(blocks.pooled(self.model, bags, self._workers)).squeeze(-1)
+        return logits, {BCE: binary_cross_entropy_with_logits(logits, batch["Y"].float())}
 
     def _precision(self) -> AbstractContextManager[Any]:
         """Large products in the chosen precision, sums and the softmax in float32."""
@@ -148,8 +169,10 @@ class Step:
         packed = Found(f"{self.name}, whose compute_loss takes no `offsets`, and packed batches")
         good = "offsets" not in batch.keys() or "offsets" in takes
         require(good, "model", packed, "one that takes packed batches, or padded ones: use `collate_fn`")
-        with self._precision():
-            answer = self.model.compute_loss(**self._entries(batch, takes, "compute_loss"))
+        answer = self._compute_in_blocks(batch)
+        if answer is None:
+            with self._precision():
+                answer = self.model.compute_loss(**self._entries(batch, takes, "compute_loss"))
         good = isinstance(answer, tuple) and len(answer) == 2 and _is_logits(answer[0], batch)
         good = good and isinstance(answer[1], (Mapping, TensorDict)) and len(answer[1].keys()) > 0
         require(good, "model", Found(f"{self.name}, whose compute_loss gives something else"), LOSS_CALL)

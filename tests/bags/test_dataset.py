@@ -92,7 +92,7 @@ def test_subsets_share_the_memory_and_other_processes_start_with_an_empty_one(tr
 
 
 def test_a_full_memory_keeps_no_more(tree, monkeypatch):
-    monkeypatch.setattr(module, "KEEP", 1)
+    monkeypatch.setattr(module, "KEEP", dataset_of(tree)[0]["adj"]._nnz() * 20)
     whole = dataset_of(tree, bag_keys=["X", "Y", "adj"])
     kept, not_kept = whole[0]["adj"], whole[1]["adj"]
     assert whole[0]["adj"] is kept and whole[1]["adj"] is not not_kept
@@ -104,8 +104,42 @@ def test_changes_of_a_bag_stay_in_that_bag(tree):
         bag["X"] = torch.zeros(1, 1)
         assert whole[0]["X"].shape[1] == 1280
     whole = dataset_of(tree)
+    before = whole[0]["X"].clone()
     whole[0]["y_inst"][:] = 7
-    assert whole[0]["y_inst"].max() <= 1
+    whole[0]["X"][0] += 1
+    whole[0]["coords"] += 1
+    assert whole[0]["y_inst"].max() <= 1 and whole[0]["coords"].min() == 0
+    assert torch.equal(whole[0]["X"], before)
+
+
+def test_bags_that_fit_are_read_once_and_others_each_time(tree, monkeypatch):
+    read = []
+    read_features = module.read_features
+    monkeypatch.setattr(
+        module, "read_features", lambda path, **more: read.append(path.stem) or read_features(path, **more)
+    )
+    whole = dataset_of(tree, bag_keys=["X", "Y"])
+    with torch.inference_mode():
+        first = whole[0]["X"]
+    assert whole.reads_files and whole.subset([0])[0]["X"] is first and len(read) == 1
+    assert not first.is_inference(), "it may be trained on later"
+    for _ in range(2):
+        _ = [whole[i] for i in range(len(whole))]
+    assert sorted(read) == whole.get_bag_names() and not whole.reads_files
+
+    monkeypatch.setattr("mil_tutorial.bags.memory.FEATURES", first.nbytes)
+    read.clear()
+    whole = dataset_of(tree, bag_keys=["X", "Y"])
+    for _ in range(2):
+        _ = [whole[i] for i in range(len(whole))]
+    assert read.count(whole.get_bag_names()[0]) == 1 and len(read) > len(whole) and whole.reads_files
+    assert dataset_of(tree, load_at_init=True).reads_files is False
+
+
+def test_workers_of_a_loader_keep_no_features_of_their_own(tree):
+    whole = dataset_of(tree, bag_keys=["X", "Y"])
+    loader = torch.utils.data.DataLoader(whole, num_workers=1, collate_fn=lambda bags: whole._features.bytes)
+    assert set(loader) == {0}
 
 
 def test_errors_name_the_slide(tree):
