@@ -2,8 +2,13 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
+import psutil
 import pytest
 
 from mil_tutorial.commands import course
@@ -30,7 +35,7 @@ def no_kernel(monkeypatch):
     def refuse(*arguments, **more):
         raise AssertionError("a kernel would have been started")
 
-    monkeypatch.setattr(course, "run_notebook", refuse)
+    monkeypatch.setattr(course, "_run_notebook", refuse)
 
 
 def test_the_notebooks_of_the_checkout_are_found(repo):
@@ -65,6 +70,67 @@ def test_a_notebook_that_fails_does_not_stop_the_others(notebooks, tmp_path, cap
     assert "FAILED: SystemError: on purpose" in capsys.readouterr().out
     measured = json.loads((tmp_path / "out" / "course.json").read_text())
     assert [(m["name"], bool(m["error"])) for m in measured] == [("01-environment", False), ("02-fails", True)]
+
+
+MEET = """
+import time
+from pathlib import Path
+Path("{me}").touch()
+for _ in range(300):
+    if Path("{other}").exists():
+        break
+    time.sleep(0.1)
+else:
+    raise SystemError("the other one never came")
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_two_run_at_the_same_time(tmp_path, monkeypatch, jobs):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for me, other in (("01", "02"), ("02", "01")):
+        code = MEET.format(me=me, other=other).replace("range(300)", f"range({300 if jobs == 2 else 5})")
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), folder / f"{me}-meets.ipynb")
+    monkeypatch.setattr(course, "notebook_folder", lambda: folder)
+    runs = course.run_course(tmp_path / "out", jobs=jobs)
+    assert [r.name for r in runs] == ["01-meets", "02-meets"]
+    assert [bool(r.error) for r in runs] == ([False, True] if jobs == 1 else [False, False]), "the last one begins"
+
+
+def test_a_wrong_number_of_jobs_is_told_before_a_kernel_starts(notebooks, no_kernel, capsys):
+    assert main(["course", "--jobs", "0"]) == 2
+    assert "--jobs: found 0, expected a whole number of at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
+def test_ctrl_c_ends_the_kernels(tmp_path):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    code = "import os, time; open(f'pid {os.getpid()}', 'w').close(); time.sleep(600)"
+    for name in ("01", "02"):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), folder / f"{name}.ipynb")
+    program = (
+        "import sys; from pathlib import Path; from mil_tutorial.commands import course, main;"
+        f"course.notebook_folder = lambda: Path({str(folder)!r});"
+        f"sys.exit(main.main(['course', '--jobs', '2', '--out', {str(tmp_path / 'out')!r}]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if len(kernels := list((tmp_path / "out").glob("pid *"))) == 2:
+            break
+        time.sleep(0.1)
+    assert len(kernels) == 2
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped" in said
+    for _ in range(100):
+        left = [k.name for k in kernels if psutil.pid_exists(int(k.name.split()[1]))]
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left
 
 
 @pytest.mark.parametrize("only", ["07", "", "environment"])
