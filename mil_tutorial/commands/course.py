@@ -164,6 +164,7 @@ async def _run_all(
         async with free:
             done = await _run_notebook(path, folder / path.name, environment=environment, show=show)
         running.pop(path.stem, None)
+        bar.set_postfix_str(", ".join(sorted(running.values())), refresh=False)
         bar.update()
         return done
 
