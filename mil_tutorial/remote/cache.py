@@ -1,0 +1,205 @@
+"""What was read of far files, kept on disk: so that it need not be read a second time.
+
+One SQLite file holds it, so that several processes may share it and a crash leaves it whole. Each part has a checksum.
+A cache that cannot be used stops nothing: it says so once, and everything is read from afar.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import astuple
+from pathlib import Path
+
+from mil_tutorial.files import CACHE_VARIABLE, cache_folder
+from mil_tutorial.remote.answers import Head
+
+LARGEST_CACHE = 4 << 30  # bytes; beyond them, what was used longest ago leaves
+
+LEFT_AFTER_CLEANING = 0.9  # of them, so that not every write has to make room
+
+LAYOUT = 1  # of the tables; a file of another layout has another name
+
+TABLES = """
+    CREATE TABLE IF NOT EXISTS files (id INTEGER PRIMARY KEY, url TEXT UNIQUE, size INTEGER, etag TEXT,
+        linked_etag TEXT, commit_id TEXT, crc INTEGER);
+    CREATE TABLE IF NOT EXISTS parts (id INTEGER PRIMARY KEY, file INTEGER, start INTEGER, stop INTEGER,
+        used INTEGER, crc INTEGER, content BLOB, UNIQUE (file, start, stop));
+    CREATE INDEX IF NOT EXISTS by_use ON parts (used, start, stop);
+"""
+
+Range = tuple[int, int]
+
+
+class RangeCache:
+    """Parts of far files on disk, at most `most` bytes of them; several threads may share it.
+
+    Args:
+        folder: where it lies; by default in `$MIL_TUTORIAL_CACHE`, else in the system's usual place for caches.
+        most: bytes.
+    """
+
+    def __init__(self, folder: Path | None = None, *, most: int = LARGEST_CACHE):
+        self.path, self.most = (folder or cache_folder()) / f"far-{LAYOUT}.sqlite", most
+        self._lock = threading.RLock()
+        self._used: set[int] = set()
+        self._database: sqlite3.Connection | None = None
+        self._process, self._broken, self._renewed = 0, False, False
+
+    def head(self, url: str) -> Head | None:
+        """What is known of a file."""
+        with self._open() as database:
+            if database is not None:
+                row = database.execute(
+                    "SELECT size, etag, linked_etag, commit_id, crc FROM files WHERE url = ?", (url,)
+                ).fetchone()
+                if row is not None and row[4] == _checksum(url, *row[:4]):
+                    return Head(*row[:4])
+        return None
+
+    def put_head(self, url: str, head: Head) -> None:
+        """Remember it."""
+        with self._open() as database:
+            if database is not None:
+                row = (url, *astuple(head), _checksum(url, *astuple(head)))
+                database.execute(
+                    "INSERT OR REPLACE INTO files (url, size, etag, linked_etag, commit_id, crc)"
+                    " VALUES (?, ?, ?, ?, ?, ?)",
+                    row,
+                )
+
+    def get(self, url: str, ranges: Sequence[Range]) -> dict[Range, bytes]:
+        """Those of the parts that are there and whole."""
+        found: dict[Range, bytes] = {}
+        with self._open() as database:
+            file = _number(database, url)
+            if database is None or file is None:
+                return found
+            for start, stop in ranges:
+                row = database.execute(
+                    "SELECT id, crc, content FROM parts WHERE file = ? AND start = ? AND stop = ?", (file, start, stop)
+                ).fetchone()
+                if row is not None and row[1] == _checksum(url, start, stop, content=row[2]):
+                    found[start, stop] = row[2]
+                    self._used.add(row[0])
+        return found
+
+    def put(self, url: str, parts: Mapping[Range, bytes]) -> None:
+        """Keep parts of a file whose head is known, and make room for them."""
+        with self._open() as database:
+            file = _number(database, url)
+            if database is None or file is None or not parts:
+                return
+            now = int(time.time())
+            rows = [
+                (file, start, stop, now, _checksum(url, start, stop, content=content), content)
+                for (start, stop), content in parts.items()
+            ]
+            database.executemany(
+                "INSERT OR REPLACE INTO parts (file, start, stop, used, crc, content) VALUES (?, ?, ?, ?, ?, ?)", rows
+            )
+            self._note_use(database)
+            self._make_room(database)
+
+    def forget(self, url: str) -> None:
+        """Drop all that is known of a file."""
+        with self._open() as database:
+            if database is not None:
+                database.execute("DELETE FROM parts WHERE file = (SELECT id FROM files WHERE url = ?)", (url,))
+                database.execute("DELETE FROM files WHERE url = ?", (url,))
+
+    def close(self) -> None:
+        """Write down what was used, and let go of the file."""
+        with self._open(again=False) as database:
+            if database is not None:
+                self._note_use(database)
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _note_use(self, database: sqlite3.Connection) -> None:
+        now = int(time.time())
+        database.executemany("UPDATE parts SET used = ? WHERE id = ?", [(now, number) for number in self._used])
+        self._used.clear()
+
+    def _make_room(self, database: sqlite3.Connection) -> None:
+        (held,) = database.execute("SELECT COALESCE(SUM(stop - start), 0) FROM parts").fetchone()
+        if held <= self.most:
+            return
+        oldest, free = [], held - LEFT_AFTER_CLEANING * self.most
+        for number, size in database.execute("SELECT id, stop - start FROM parts ORDER BY used, id"):
+            if free <= 0:
+                break
+            oldest.append((number,))
+            free -= size
+        database.executemany("DELETE FROM parts WHERE id = ?", oldest)
+
+    @contextmanager
+    def _open(self, again: bool = True) -> Iterator[sqlite3.Connection | None]:
+        """The database for one transaction; None where there is none to be had. What goes wrong inside ends it."""
+        with self._lock:
+            try:
+                if again and not self._broken and (self._database is None or self._process != os.getpid()):
+                    self._connect()
+                yield self._database
+                if self._database is not None:
+                    self._database.commit()
+            except sqlite3.OperationalError as error:  # a full disk, no rights, locked for long
+                self._give_up(error)
+            except sqlite3.DatabaseError as error:  # its bytes are damaged
+                self._renew(error)
+            except OSError as error:
+                self._give_up(error)
+
+    def _connect(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._process = os.getpid()  # a child must not use its parent's connection
+        self._database = sqlite3.connect(self.path, timeout=10, check_same_thread=False)
+        self._database.execute("PRAGMA synchronous = OFF")  # what a power cut takes is read again
+        self._database.executescript(TABLES)
+
+    def _renew(self, error: Exception) -> None:
+        """Start with an empty file, once."""
+        with suppress(sqlite3.Error):
+            if self._database is not None:
+                self._database.close()
+        self._database = None
+        self._used.clear()
+        if self._renewed:
+            self._give_up(error)
+            return
+        self._renewed = True
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as other:
+            self._give_up(other)
+            return
+        warnings.warn(f"{self.path}: was damaged ({error}) and has been made anew; it is filled again.", stacklevel=4)
+
+    def _give_up(self, error: Exception) -> None:
+        with suppress(sqlite3.Error):
+            if self._database is not None:
+                self._database.close()
+        self._database, self._broken = None, True
+        warnings.warn(
+            f"{self.path}: nothing can be kept there ({error}), so what is read from afar is read again each time."
+            f" Make room or choose another folder; {CACHE_VARIABLE} names it.",
+            stacklevel=4,
+        )
+
+
+def _number(database: sqlite3.Connection | None, url: str) -> int | None:
+    if database is None:
+        return None
+    row = database.execute("SELECT id FROM files WHERE url = ?", (url,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _checksum(*what: object, content: bytes = b"") -> int:
+    return zlib.crc32(content, zlib.crc32(repr(what).encode()))
