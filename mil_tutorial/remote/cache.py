@@ -12,10 +12,11 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
+from typing import TypeVar
 
 from mil_tutorial.files import CACHE_VARIABLE, cache_folder
 from mil_tutorial.remote.answers import Head
@@ -23,6 +24,8 @@ from mil_tutorial.remote.answers import Head
 LARGEST_CACHE = 4 << 30  # bytes; beyond them, what was used longest ago leaves
 
 LEFT_AFTER_CLEANING = 0.9  # of them, so that not every write has to make room
+
+PATIENCE = 10.0  # seconds to wait while another process writes
 
 LAYOUT = 1  # of the tables; a file of another layout has another name
 
@@ -35,6 +38,8 @@ TABLES = """
 """
 
 Range = tuple[int, int]
+
+T = TypeVar("T")
 
 
 class RangeCache:
@@ -54,48 +59,48 @@ class RangeCache:
 
     def head(self, url: str) -> Head | None:
         """What is known of a file."""
-        with self._open() as database:
-            if database is not None:
-                row = database.execute(
-                    "SELECT size, etag, linked_etag, commit_id, crc FROM files WHERE url = ?", (url,)
-                ).fetchone()
-                if row is not None and row[4] == _checksum(url, *row[:4]):
-                    return Head(*row[:4])
-        return None
+
+        def find(database: sqlite3.Connection) -> Head | None:
+            row = database.execute(
+                "SELECT size, etag, linked_etag, commit_id, crc FROM files WHERE url = ?", (url,)
+            ).fetchone()
+            return Head(*row[:4]) if row is not None and row[4] == _checksum(url, *row[:4]) else None
+
+        return self._do(find, None)
 
     def put_head(self, url: str, head: Head) -> None:
-        """Remember it."""
-        with self._open() as database:
-            if database is not None:
-                row = (url, *astuple(head), _checksum(url, *astuple(head)))
-                database.execute(
-                    "INSERT OR REPLACE INTO files (url, size, etag, linked_etag, commit_id, crc)"
-                    " VALUES (?, ?, ?, ?, ?, ?)",
-                    row,
-                )
+        """Remember what is known of a file, and drop all parts of an earlier version."""
+
+        def write(database: sqlite3.Connection) -> None:
+            _forget(database, url)
+            _add(database, url, head)
+
+        self._do(write, None)
 
     def get(self, url: str, ranges: Sequence[Range]) -> dict[Range, bytes]:
         """Those of the parts that are there and whole."""
         found: dict[Range, bytes] = {}
-        with self._open() as database:
+
+        def find(database: sqlite3.Connection) -> None:
             file = _number(database, url)
-            if database is None or file is None:
-                return found
-            for start, stop in ranges:
+            for start, stop in ranges if file is not None else ():
                 row = database.execute(
                     "SELECT id, crc, content FROM parts WHERE file = ? AND start = ? AND stop = ?", (file, start, stop)
                 ).fetchone()
                 if row is not None and row[1] == _checksum(url, start, stop, content=row[2]):
                     found[start, stop] = row[2]
                     self._used.add(row[0])
+
+        self._do(find, None)
         return found
 
-    def put(self, url: str, parts: Mapping[Range, bytes]) -> None:
-        """Keep parts of a file whose head is known, and make room for them."""
-        with self._open() as database:
+    def put(self, url: str, head: Head, parts: Mapping[Range, bytes]) -> None:
+        """Keep parts of a file, and make room for them."""
+
+        def write(database: sqlite3.Connection) -> None:
             file = _number(database, url)
-            if database is None or file is None or not parts:
-                return
+            if file is None:
+                file = _add(database, url, head)
             now = int(time.time())
             rows = [
                 (file, start, stop, now, _checksum(url, start, stop, content=content), content)
@@ -107,21 +112,18 @@ class RangeCache:
             self._note_use(database)
             self._make_room(database)
 
+        self._do(write, None)
+
     def forget(self, url: str) -> None:
         """Drop all that is known of a file."""
-        with self._open() as database:
-            if database is not None:
-                database.execute("DELETE FROM parts WHERE file = (SELECT id FROM files WHERE url = ?)", (url,))
-                database.execute("DELETE FROM files WHERE url = ?", (url,))
+        self._do(lambda database: _forget(database, url), None)
 
     def close(self) -> None:
         """Write down what was used, and let go of the file."""
-        with self._open(again=False) as database:
-            if database is not None:
-                self._note_use(database)
-        if self._database is not None:
-            self._database.close()
-            self._database = None
+        with self._lock:
+            if self._used:
+                self._do(self._note_use, None)
+            self._disconnect()
 
     def _note_use(self, database: sqlite3.Connection) -> None:
         now = int(time.time())
@@ -140,36 +142,41 @@ class RangeCache:
             free -= size
         database.executemany("DELETE FROM parts WHERE id = ?", oldest)
 
-    @contextmanager
-    def _open(self, again: bool = True) -> Iterator[sqlite3.Connection | None]:
-        """The database for one transaction; None where there is none to be had. What goes wrong inside ends it."""
+    def _do(self, work: Callable[[sqlite3.Connection], T], nothing: T) -> T:
+        """The result of one transaction; `nothing` where it cannot be had."""
         with self._lock:
             try:
-                if again and not self._broken and (self._database is None or self._process != os.getpid()):
-                    self._connect()
-                yield self._database
-                if self._database is not None:
-                    self._database.commit()
+                database = self._connect()
+                if database is not None:
+                    with database:
+                        return work(database)
             except sqlite3.OperationalError as error:  # a full disk, no rights, locked for long
                 self._give_up(error)
             except sqlite3.DatabaseError as error:  # its bytes are damaged
                 self._renew(error)
             except OSError as error:
                 self._give_up(error)
+            return nothing
 
-    def _connect(self) -> None:
+    def _connect(self) -> sqlite3.Connection | None:
+        if self._broken or (self._database is not None and self._process == os.getpid()):
+            return self._database
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._process = os.getpid()  # a child must not use its parent's connection
-        self._database = sqlite3.connect(self.path, timeout=10, check_same_thread=False)
+        self._database = sqlite3.connect(self.path, timeout=PATIENCE, check_same_thread=False)
         self._database.execute("PRAGMA synchronous = OFF")  # what a power cut takes is read again
         self._database.executescript(TABLES)
+        return self._database
+
+    def _disconnect(self) -> None:
+        if self._database is not None:
+            with suppress(sqlite3.Error):  # what cannot be closed is damaged or gone
+                self._database.close()
+        self._database = None
 
     def _renew(self, error: Exception) -> None:
         """Start with an empty file, once."""
-        with suppress(sqlite3.Error):
-            if self._database is not None:
-                self._database.close()
-        self._database = None
+        self._disconnect()
         self._used.clear()
         if self._renewed:
             self._give_up(error)
@@ -183,10 +190,8 @@ class RangeCache:
         warnings.warn(f"{self.path}: was damaged ({error}) and has been made anew; it is filled again.", stacklevel=4)
 
     def _give_up(self, error: Exception) -> None:
-        with suppress(sqlite3.Error):
-            if self._database is not None:
-                self._database.close()
-        self._database, self._broken = None, True
+        self._disconnect()
+        self._broken = True
         warnings.warn(
             f"{self.path}: nothing can be kept there ({error}), so what is read from afar is read again each time."
             f" Make room or choose another folder; {CACHE_VARIABLE} names it.",
@@ -194,11 +199,20 @@ class RangeCache:
         )
 
 
-def _number(database: sqlite3.Connection | None, url: str) -> int | None:
-    if database is None:
-        return None
+def _number(database: sqlite3.Connection, url: str) -> int | None:
     row = database.execute("SELECT id FROM files WHERE url = ?", (url,)).fetchone()
     return None if row is None else row[0]
+
+
+def _add(database: sqlite3.Connection, url: str, head: Head) -> int | None:
+    row = (url, *astuple(head), _checksum(url, *astuple(head)))
+    database.execute("INSERT INTO files (url, size, etag, linked_etag, commit_id, crc) VALUES (?, ?, ?, ?, ?, ?)", row)
+    return _number(database, url)
+
+
+def _forget(database: sqlite3.Connection, url: str) -> None:
+    database.execute("DELETE FROM parts WHERE file = (SELECT id FROM files WHERE url = ?)", (url,))
+    database.execute("DELETE FROM files WHERE url = ?", (url,))
 
 
 def _checksum(*what: object, content: bytes = b"") -> int:

@@ -57,9 +57,8 @@ class KeptFile:
         head = self._cache.head(url)
         if head is None:
             head = remote_size(url)
-            self._cache.forget(url)
             self._cache.put_head(url, head)
-        self.size = head.size
+        self._head, self.size = head, head.size
         self._etag = "" if head.linked_etag else head.etag  # the hub's storage has etags of its own
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
@@ -73,7 +72,9 @@ class KeptFile:
         others: dict[Range, Future[bytes]] = {}  # that another thread is fetching already
         with self._lock:
             for part in ranges:
-                if part in self._memory:
+                if part[0] == part[1]:
+                    found[part] = b""
+                elif part in self._memory:
                     self._memory.move_to_end(part)
                     found[part] = self._memory[part]
                 elif part in self._coming and part not in mine:
@@ -113,7 +114,7 @@ class KeptFile:
             except Changed:
                 self._cache.forget(self.url)
                 raise
-            self._cache.put(self.url, fetched)
+            self._cache.put(self.url, self._head, fetched)
             found |= fetched
         with self._lock:
             for part, content in found.items():

@@ -20,7 +20,7 @@ PART = 1 << 21  # bytes of one request; more are read over several connections
 
 BLOCK = 1 << 16  # bytes that a `RangeFile` reads at least
 
-BLOCKS = 1024  # that it remembers: 64 MiB
+BLOCKS = 1024  # that it remembers: 64 MiB, where they have that size
 
 
 def read_range(url: str, start: int, end: int, *, etag: str = "") -> bytes:
@@ -83,12 +83,13 @@ def read_ranges(
 class RangeFile(io.RawIOBase):
     """A file on a web server as a seekable file object, for h5py and tifffile; several threads may share it.
 
-    It reads blocks of 64 KiB and remembers the last 64 MiB of them; what is asked for at once comes over several
+    It reads blocks of 64 KiB and remembers the last 1024 of them; what is asked for at once comes over several
     connections.
 
     Args:
         url: the file's address.
         size: its bytes; by default the server is asked.
+        block: bytes that are read at least; fewer where what is read is small and far apart.
         read: gives the bytes of ranges; by default `read_ranges` of this address.
 
     Raises:
@@ -100,12 +101,13 @@ class RangeFile(io.RawIOBase):
         url: str,
         *,
         size: int | None = None,
+        block: int = BLOCK,
         read: Callable[[Sequence[tuple[int, int]]], list[bytes]] | None = None,
     ):
         super().__init__()
         self.name, self.size = url, remote_size(url).size if size is None else size
         self._ask = read or partial(read_ranges, url)
-        self._position = 0
+        self._position, self._block = 0, block
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -138,9 +140,9 @@ class RangeFile(io.RawIOBase):
     def _read(self, start: int, end: int) -> bytes:
         if start == end:
             return b""
-        numbers = range(start // BLOCK, (end - 1) // BLOCK + 1)
+        numbers = range(start // self._block, (end - 1) // self._block + 1)
         missing = [n for n in numbers if n not in self._blocks]
-        asked = [(n * BLOCK, min((n + 1) * BLOCK, self.size)) for n in missing]
+        asked = [(n * self._block, min((n + 1) * self._block, self.size)) for n in missing]
         found = dict(zip(missing, self._ask(asked), strict=True))
         for n in numbers:
             if n in self._blocks:
@@ -150,5 +152,5 @@ class RangeFile(io.RawIOBase):
                 self._blocks[n] = found[n]
         while len(self._blocks) > BLOCKS:
             self._blocks.popitem(last=False)
-        first = numbers[0] * BLOCK
+        first = numbers[0] * self._block
         return b"".join(found[n] for n in numbers)[start - first : end - first]
