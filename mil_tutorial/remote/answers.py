@@ -65,6 +65,11 @@ class Head:
     linked_etag: str = ""
     commit: str = ""
 
+    @property
+    def etag_of_answers(self) -> str:
+        """The etag that each part must come with; empty where parts come from the hub's storage, which has its own."""
+        return "" if self.linked_etag else self.etag
+
 
 def is_remote(path: object) -> bool:
     """Whether this is an address (http, https) and not a path.

@@ -7,6 +7,7 @@ A cache that cannot be used stops nothing: it says so once, and everything is re
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -22,6 +23,8 @@ from mil_tutorial.files import CACHE_VARIABLE, cache_folder
 from mil_tutorial.remote.answers import Head
 
 LARGEST_CACHE = 4 << 30  # bytes; beyond them, what was used longest ago leaves
+
+SPARE = 1 << 30  # bytes of the disk that are left to others
 
 LEFT_AFTER_CLEANING = 0.9  # of them, so that not every write has to make room
 
@@ -101,6 +104,9 @@ class RangeCache:
             file = _number(database, url)
             if file is None:
                 file = _add(database, url, head)
+            self._note_use(database)
+            if not self._make_room(database, sum(map(len, parts.values()))):
+                raise OSError(f"the disk has less than {SPARE / 1e9:.0f} GB left")
             now = int(time.time())
             rows = [
                 (file, start, stop, now, _checksum(url, start, stop, content=content), content)
@@ -109,8 +115,6 @@ class RangeCache:
             database.executemany(
                 "INSERT OR REPLACE INTO parts (file, start, stop, used, crc, content) VALUES (?, ?, ?, ?, ?, ?)", rows
             )
-            self._note_use(database)
-            self._make_room(database)
 
         self._do(write, None)
 
@@ -130,17 +134,24 @@ class RangeCache:
         database.executemany("UPDATE parts SET used = ? WHERE id = ?", [(now, number) for number in self._used])
         self._used.clear()
 
-    def _make_room(self, database: sqlite3.Connection) -> None:
+    def _make_room(self, database: sqlite3.Connection, more: int) -> bool:
+        """Drop what was used longest ago until `more` bytes fit; False if the disk has no room for them."""
         (held,) = database.execute("SELECT COALESCE(SUM(stop - start), 0) FROM parts").fetchone()
-        if held <= self.most:
-            return
-        oldest, free = [], held - LEFT_AFTER_CLEANING * self.most
+        most, left = self.most, LEFT_AFTER_CLEANING * self.most
+        if shutil.disk_usage(self.path.parent).free < SPARE:  # what is dropped makes room inside the file only
+            most = left = min(held, self.most)
+        if held + more <= most:
+            return True
+        if more > most:
+            return False
+        oldest, surplus = [], held + more - left
         for number, size in database.execute("SELECT id, stop - start FROM parts ORDER BY used, id"):
-            if free <= 0:
+            if surplus <= 0:
                 break
             oldest.append((number,))
-            free -= size
+            surplus -= size
         database.executemany("DELETE FROM parts WHERE id = ?", oldest)
+        return True
 
     def _do(self, work: Callable[[sqlite3.Connection], T], nothing: T) -> T:
         """The result of one transaction; `nothing` where it cannot be had."""

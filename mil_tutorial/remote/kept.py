@@ -59,7 +59,6 @@ class KeptFile:
             head = remote_size(url)
             self._cache.put_head(url, head)
         self._head, self.size = head, head.size
-        self._etag = "" if head.linked_etag else head.etag  # the hub's storage has etags of its own
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
         """The bytes of each range, in this order; those that are not here yet come in parallel.
@@ -110,7 +109,9 @@ class KeptFile:
         missing = [part for part in ranges if part not in found]
         if missing:
             try:
-                fetched = dict(zip(missing, read_ranges(self.url, missing, etag=self._etag), strict=True))
+                fetched = dict(
+                    zip(missing, read_ranges(self.url, missing, etag=self._head.etag_of_answers), strict=True)
+                )
             except Changed:
                 self._cache.forget(self.url)
                 raise

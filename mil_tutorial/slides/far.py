@@ -30,30 +30,48 @@ LARGEST_LEVEL = 8192  # pixels of the longer side of a slide's last level: where
 PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # µm in the units of TIFF's resolution: inch, cm
 
 
+class DecodedTiles:
+    """The tiles of a slide that were decoded last, by offset; at most DECODED bytes."""
+
+    def __init__(self) -> None:
+        self._tiles: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def get(self, offset: int) -> np.ndarray | None:
+        """A tile, if it is still there."""
+        with self._lock:
+            if offset in self._tiles:
+                self._tiles.move_to_end(offset)
+            return self._tiles.get(offset)
+
+    def put(self, offset: int, tile: np.ndarray) -> None:
+        """Remember a tile."""
+        with self._lock:
+            if offset not in self._tiles:
+                self._held += tile.nbytes
+                self._tiles[offset] = tile
+            while self._held > DECODED:
+                self._held -= self._tiles.popitem(last=False)[1].nbytes
+
+
 class FarLevel(TiffLevel):
     """A level that remembers the tiles that were decoded last."""
 
-    def __init__(self, page: tifffile.TiffPage, source: KeptFile, size: tuple[int, int]):
+    def __init__(self, page: tifffile.TiffPage, source: KeptFile, size: tuple[int, int], decoded: DecodedTiles):
         super().__init__(page, source, size)
-        self._decoded: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._most = max(1, DECODED // (self.tile[0] * self.tile[1] * self.samples))
-        self._lock = threading.Lock()
+        self._decoded = decoded
 
     def decode_all(self, numbers: Sequence[int]) -> Iterator[np.ndarray | None]:
-        with self._lock:
-            known = {n: self._decoded[n] for n in numbers if n in self._decoded}
-        asked = [n for n in numbers if n not in known]
-        fresh = super().decode_all(asked)
+        known = {n: self._decoded.get(int(self.offsets[n])) for n in numbers if self.sizes[n]}
+        missing = [n for n, values in known.items() if values is None]
+        fresh = super().decode_all(missing)
         for number in numbers:
             values = known.get(number)
-            if values is None:
+            if values is None and number in known:
                 values = next(fresh)
-            if values is not None:
-                with self._lock:
-                    self._decoded[number] = values
-                    self._decoded.move_to_end(number)
-                    if len(self._decoded) > self._most:
-                        self._decoded.popitem(last=False)
+                if values is not None:
+                    self._decoded.put(int(self.offsets[number]), values)
             yield values
 
 
@@ -68,6 +86,7 @@ class FarSlide(SlideOfTiles):
     """
 
     def __init__(self, url: str):
+        super().__init__()
         self._filename, self._file = url, KeptFile(url)
         try:
             self._tiff = tifffile.TiffFile(cast(IO[bytes], self._file.file()), name=url)
@@ -114,7 +133,8 @@ class FarSlide(SlideOfTiles):
         sizes = self._sizes(levels)
         if samples == 3 and max(sizes[-1]) > LARGEST_LEVEL:
             raise self._not_readable(f"its smallest level has {sizes[-1][0]} x {sizes[-1][1]} pixels")
-        return [FarLevel(page, self._file, size) for page, size in zip(levels, sizes, strict=True)]
+        decoded = DecodedTiles()
+        return [FarLevel(page, self._file, size, decoded) for page, size in zip(levels, sizes, strict=True)]
 
     def _is_level(self, page: tifffile.TiffPage) -> bool:
         """Label and macro picture are none."""

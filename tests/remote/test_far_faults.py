@@ -134,13 +134,15 @@ def test_a_slide_that_changes_there(server, tmp_path):
         read_canvas(slide, COORDS, 512, 200)
 
 
-@pytest.mark.parametrize("how", ["is a file", "no folder", "full", "locked"])
+@pytest.mark.parametrize("how", ["is a file", "no folder", "full", "locked", "little room"])
 def test_a_cache_that_cannot_be_written_is_told_and_stops_nothing(server, right, tmp_path, monkeypatch, cache, how):
     held = None
     if how == "is a file":
         (tmp_path / "cache").write_text("")
     elif how == "no folder":
         cache.mkdir(parents=True)
+    elif how == "little room":
+        monkeypatch.setattr("mil_tutorial.remote.cache.SPARE", 1 << 60)
     elif how == "full":
         connect = RangeCache._connect
 
@@ -215,6 +217,17 @@ def test_the_cache_holds_no_more_than_it_may_and_what_was_used_longest_ago_leave
     assert sum(map(len, left.values())) <= 9000 and (8, 1008) in left
     cache.close()
     assert RangeCache(tmp_path).get("http://b", [(0, 1000)]) == {}
+
+
+def test_where_the_disk_is_nearly_full_what_is_there_makes_room(tmp_path, monkeypatch):
+    cache = RangeCache(tmp_path)
+    parts = [(k, k + 1000) for k in range(9)]
+    cache.put("http://a", HEAD, {part: bytes(1000) for part in parts})
+    monkeypatch.setattr("mil_tutorial.remote.cache.SPARE", 1 << 60)
+    cache.put("http://a", HEAD, {(20, 2020): bytes(2000)})
+    left = cache.get("http://a", [*parts, (20, 2020)])
+    assert (20, 2020) in left and sum(map(len, left.values())) == 9000
+    cache.close()
 
 
 def test_threads_share_what_is_coming(server):

@@ -203,6 +203,22 @@ def test_download_starts_again_where_the_file_has_changed(server, content, tmp_p
         download(bucket(server), target, size=5)
 
 
+def test_a_file_that_changes_while_it_is_fetched(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole, "LARGE", 1 << 18)
+    monkeypatch.setattr(whole, "PART", 1 << 16)
+    path = tmp_path / "served" / "CAMELYON16" / "a.tif"
+
+    def change(more: int) -> None:
+        if path.stat().st_size == SIZE:
+            (tmp_path / "other").write_bytes(b"another version" + path.read_bytes())
+            (tmp_path / "other").replace(path)
+
+    with pytest.raises(DataError, match=r"a\.tif: has changed while it was read"):
+        download(bucket(server), tmp_path / "a.tif", progress=change)
+    download(bucket(server), tmp_path / "a.tif")
+    assert (tmp_path / "a.tif").read_bytes() == path.read_bytes()
+
+
 def test_a_wrong_hash_leaves_nothing(server, tmp_path):
     for wrong in ({"md5": "0" * 32}, {"sha256": "0" * 64}):
         with pytest.raises(DataError, match=r"a\.tif: what came is not the file that was expected .*, expected 000"):
