@@ -10,8 +10,9 @@ from concurrent.futures import Future
 
 import numpy as np
 
+from mil_tutorial.errors import DataError
 from mil_tutorial.files import digest, fingerprint
-from mil_tutorial.remote.answers import Changed, is_remote, remote_size
+from mil_tutorial.remote.answers import Changed, Head, is_remote, remote_size
 from mil_tutorial.remote.cache import Range, RangeCache
 from mil_tutorial.remote.ranges import RangeFile, read_ranges
 
@@ -54,11 +55,17 @@ class KeptFile:
         self._memory: OrderedDict[Range, bytes] = OrderedDict()
         self._held = 0
         self._coming: dict[Range, Future[bytes]] = {}
-        head = self._cache.head(url)
-        if head is None:
-            head = remote_size(url)
-            self._cache.put_head(url, head)
-        self._head, self.size = head, head.size
+        self._head = self._cache.head(url) or self._ask()
+        self.size = self._head.size
+
+    def _ask(self) -> Head:
+        try:
+            head = remote_size(self.url)
+        except DataError:
+            self._cache.close()
+            raise
+        self._cache.put_head(self.url, head)
+        return head
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
         """The bytes of each range, in this order; those that are not here yet come in parallel.
@@ -134,7 +141,7 @@ class KeptFile:
         return fingerprint(self.size, self.read)
 
     def close(self) -> None:
-        """Let go of memory and cache; the file cannot be read any more."""
+        """Let go of memory and cache."""
         self._cache.close()
         with self._lock:
             self._memory.clear()

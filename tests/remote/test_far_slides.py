@@ -93,10 +93,22 @@ def test_pixels_and_properties_are_openslides(server, folder, name):
             factor = 2**level
             for corner in (inside, border, (0, 0), (-64, -32), lower):
                 corner = tuple(side // factor * factor for side in corner)
-                pair = [on_white(s, corner, level, (700, 600)) for s in (near, slide)]
-                assert np.abs(pair[0] - pair[1]).mean() <= 2, (level, corner)
+                for place in (corner, (corner[0] + 3, corner[1] + 5)):  # the second between the level's pixels
+                    pair = [on_white(s, place, level, (700, 600)) for s in (near, slide)]
+                    assert np.abs(pair[0] - pair[1]).mean() <= 2, (level, place)
         assert (on_white(slide, (0, 0), 0, (64, 64)) == 255).all()  # a missing tile
         assert np.asarray(slide.read_region((0, 0), 0, (9, 9)).convert("RGB")).min() == 255
+
+
+def test_any_rectangle_is_openslides(server, folder):
+    """Inside, over the edges, beyond them; on and between the pixels of each level."""
+    random = np.random.default_rng(1)
+    with open_slide(folder / "slide.tif") as near, open_slide(far(server)) as slide:
+        for _ in range(80):
+            corner, size = random.integers(-700, SIDE + 300, 2).tolist(), random.integers(1, 500, 2).tolist()
+            level = int(random.integers(0, slide.level_count))
+            pair = [on_white(s, tuple(corner), level, tuple(size)) for s in (near, slide)]
+            assert np.abs(pair[0] - pair[1]).mean() <= 2, (level, corner, size)
 
 
 def test_mpp_is_the_slides_and_not_the_macro_pictures(server):
