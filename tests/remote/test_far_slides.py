@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from remote.philips import draw_mask, picture, write_large, write_mask, write_philips
+from remote.philips import draw_mask, move_directories, picture, write_large, write_mask, write_philips
 from remote.server import LocalServer, serving
 
 from mil_tutorial import (
@@ -49,6 +49,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     rgb, mask = picture(SIDE, SIDE), draw_mask(SIDE, SIDE)
     write_philips(folder / "slide.tif", rgb, mpp=MPP)
+    move_directories(folder / "slide.tif")
     write_philips(folder / "rgb.tif", rgb[:1536, :2048], mpp=MPP, levels=4, ycbcr=False)
     write_mask(folder / "slide_mask.tif", mask, levels=5)
     write_mask(folder / "sparse_mask.tif", mask, levels=5, leave_out=True)
