@@ -32,7 +32,9 @@ from mil_tutorial.remote.answers import (
     unreachable,
     wait,
 )
-from mil_tutorial.remote.ranges import PART, read_range
+from mil_tutorial.remote.ranges import read_range
+
+PART = 1 << 21  # bytes of one request
 
 LARGE = 4 * PART  # bytes from which several connections are used
 

@@ -284,7 +284,7 @@ class FarSlide(SlideOfTiles):
         return Image.fromarray(np.asarray(cv2.warpAffine(rgba, shift, (width, height), flags=how), np.uint8))
 
 
-def fetch_patches(slide: openslide.AbstractSlide, coords: np.ndarray, side_level0: int, px: int) -> None:
+def fetch_patches(slide: openslide.AbstractSlide, coords: np.ndarray, side_level0: int, px: float) -> None:
     """Patches that are read soon, one by one, by `read_patch`: of a far slide, their tiles come at once.
 
     Args:

@@ -269,6 +269,28 @@ def test_other_pyramids(tmp_path, data, tumor_slide):
         assert np.abs(a - b).mean() <= 2
 
 
+def test_a_real_slide(real):
+    """Aperio's: what it says and shows."""
+    path = real / "cmu-1-small-region.svs"
+    with serving(real) as server, open_slide(path) as near, open_slide(far(server, path.name)) as slide:
+        known = {key: value for key, value in near.properties.items() if key in slide.properties}
+        assert known == dict(slide.properties) and known["openslide.vendor"] == "aperio"
+        for corner in ((0, 0), (1000, 1001), (near.dimensions[0] - 100, 50)):
+            pair = [on_white(s, corner, 0, (300, 300)) for s in (near, slide)]
+            assert np.abs(pair[0] - pair[1]).mean() <= 2
+
+
+def test_a_lasting_read_shows_a_bar(server, monkeypatch, capsys):
+    """In bytes, named after the slide; a quick one shows none."""
+    monkeypatch.setattr("mil_tutorial.remote.kept.AHEAD", 1 << 16)
+    with open_slide(far(server)) as slide:
+        read_overview(slide, 30)
+        assert capsys.readouterr().err == ""
+        server.behaviour.rate = 300_000
+        read_canvas(slide, *island(), 200)
+    assert "slide.tif: " in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_large_slide_costs_little(tmp_path):
     """500 MB, 20 ms, 20 MB a second and connection."""
