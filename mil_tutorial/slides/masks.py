@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import openslide
 
 from mil_tutorial.errors import DataError, require_integer
 from mil_tutorial.geometry import Geometry, as_coords, as_side
+from mil_tutorial.remote import place
 from mil_tutorial.slides.reading import open_slide
 from mil_tutorial.slides.tiff import TiffLevel, open_level
 
@@ -39,7 +39,7 @@ def count_pixels(mask_path: str | os.PathLike, coords: np.ndarray, side: int, va
     """
     coords, side = as_coords(coords), as_side(side, parameter="side")
     require_integer("value", value, low=0, high=255)
-    path = Path(mask_path)
+    path = place(mask_path)
     counts = np.zeros(len(coords), np.int64)
     with open_slide(path) as mask:
         low = np.clip(coords, 0, mask.dimensions)
@@ -52,7 +52,7 @@ def count_pixels(mask_path: str | os.PathLike, coords: np.ndarray, side: int, va
                 if level is not None and level.lossless:
                     counts[inside] = _count_by_tiles(level, low[inside], high[inside], value)
                     return counts
-        except MemoryError:
+        except (DataError, MemoryError):
             raise
         except Exception as error:  # tifffile's codecs report damage in many ways; each means this file is not whole
             raise DataError(f"{path}: cannot be read ({error!s:.160}). The mask is damaged. Copy it again.") from error
@@ -63,7 +63,7 @@ def count_pixels(mask_path: str | os.PathLike, coords: np.ndarray, side: int, va
 
 
 def read_mask(
-    mask: openslide.OpenSlide, x: int, y: int, width: int, height: int, path: str | os.PathLike
+    mask: openslide.AbstractSlide, x: int, y: int, width: int, height: int, path: str | os.PathLike
 ) -> np.ndarray:
     """The mask's own grey values in a rectangle of level-0 pixels, uint8 (height, width); 0 beyond the mask.
 
@@ -100,9 +100,9 @@ def _single_values(level: TiffLevel, tiles: np.ndarray) -> np.ndarray:
     single[sizes == 0] = 0  # never written
     small, how_many = np.unique(sizes[(sizes > 0) & (sizes <= ONE_VALUE)], return_counts=True)
     for size in small[how_many >= 8]:  # a size that is rare is no plain tile's: it is decoded anyway
-        left = np.flatnonzero((sizes == size) & (offsets + size <= len(level.content)))
+        left = np.flatnonzero((sizes == size) & (offsets + size <= level.file_size))
         for part in np.array_split(left, -(-len(left) * size // (8 * CHUNK)) or 1):
-            bytes_of = level.content[offsets[part, None] + np.arange(size)]  # (tiles, size)
+            bytes_of = np.frombuffer(b"".join(level.codes(tiles[part])), np.uint8).reshape(len(part), size)
             for _ in range(8):
                 if not len(part):
                     break
@@ -139,6 +139,7 @@ def _count_by_tiles(level: TiffLevel, low: np.ndarray, high: np.ndarray, value: 
             box_low, box_high = np.maximum(low[patch] - corner, 0), np.minimum(high[patch] - corner, tile)
             number = place[:, 1] * level.across + place[:, 0]
             distinct, group = np.unique(number, return_inverse=True)
+            level.fetch(distinct[level.sizes[distinct] <= ONE_VALUE])
             single = _single_values(level, distinct)
             is_value, mixed = single == value, single < 0
             areas = (box_high - box_low).prod(1)
@@ -147,6 +148,7 @@ def _count_by_tiles(level: TiffLevel, low: np.ndarray, high: np.ndarray, value: 
             order = order[np.argsort(group[order], kind="stable")]
             boxes = np.concatenate([box_low, box_high], 1)[order]
             ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1
+            level.fetch(distinct[mixed])
             jobs = zip(number[order[ends - 1]].tolist(), np.split(boxes, ends[:-1]), strict=True) if len(order) else ()
             counted = [c for result in pool.map(count, jobs) for c in result]
             np.add.at(counts, patch[order], np.array(counted, np.int64))
