@@ -19,7 +19,7 @@ from mil_tutorial.bags.adjacency import build_adjacency
 from mil_tutorial.bags.memory import first_twice, pick_indices
 from mil_tutorial.bags.packed import PackedFeatures, list_features, pack, packed_folder
 from mil_tutorial.errors import DataError, require, require_integer, require_number
-from mil_tutorial.geometry import grid_cells
+from mil_tutorial.geometry import grid_cells, grid_places
 from mil_tutorial.hdf5 import count_bad
 from mil_tutorial.tables import read_label_table
 from mil_tutorial.trident import Patches, match_rows, read_features, read_patch_labels, read_patches
@@ -28,7 +28,7 @@ KEYS = ("X", "Y", "y_inst", "adj", "coords")
 
 KEEP = 256 * 2**20  # bytes of adjacency and patch labels that a dataset may remember
 
-NO_PLACES = np.empty((0, 2), np.int64)
+NO_CORNERS = np.empty((0, 2), np.int64), 1
 
 
 class Memory:
@@ -101,7 +101,8 @@ class TridentWSIDataset(Dataset):
             reads TRIDENT's files; None takes a store if one is there and fits.
 
     `dataset[i]` is a TensorDict with X (n, D) float32, Y () float32, y_inst (n,) int64, adj sparse (n, n) float32,
-    coords (n, 2) int64 grid column and row from 0.
+    coords (n, 2) int64 grid column and row from 0. Corners need not lie on one grid, see `grid_cells`; neighbours are
+    found by their true places.
 
     Raises:
         ParameterError: an argument cannot be used.
@@ -246,34 +247,34 @@ class TridentWSIDataset(Dataset):
                 " Leave patch_size out."
             )
 
-    def _read_file(self, name: str, with_places: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Features (n, D) and grid places (n, 2) from TRIDENT's files; no places if they are not asked for."""
+    def _read_file(self, name: str, with_corners: bool) -> tuple[np.ndarray, tuple[np.ndarray, int]]:
+        """Features (n, D), and corners (n, 2) with their step, if they are asked for, from TRIDENT's files."""
         path = self.features_path / f"{name}.h5"
-        features, feature_coords = read_features(path, coords=with_places)
+        features, feature_coords = read_features(path, coords=with_corners)
         self._check_dim(path, features.shape[1])
         if bad := count_bad(features):
             raise DataError(f"{path}: {bad} features are NaN or infinite. Make its features again.")
-        if not with_places:
-            return features, NO_PLACES
+        if not with_corners:
+            return features, NO_CORNERS
         patches = self.read_patches(name)
         self._check_side(path, patches.geometry.patch_size_level0)
         order = match_rows(path, feature_coords, len(features), patches)
-        return features if order is None else features[order], patches.geometry.cells(patches.coords)
+        return features if order is None else features[order], (patches.coords, patches.geometry.step_level0)
 
-    def _read_store(self, store: PackedFeatures, name: str, with_places: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _read_store(self, store: PackedFeatures, name: str) -> tuple[np.ndarray, tuple[np.ndarray, int]]:
         """The same from the packed store."""
         slide = store.slides[name]
         self._check_side(store.folder, slide.patch_size_level0)
         features, coords = store.rows(name)
-        return features, grid_cells(coords, slide.step_level0) if with_places else NO_PLACES
+        return features, (coords, slide.step_level0)
 
     def _build_bag(self, name: str) -> TensorDict:
         keys = set(self.bag_keys)
-        with_places = bool({"coords", "adj", "y_inst"} & keys) or self.patch_size is not None
         if self.store is None:
-            features, places = self._read_file(name, with_places)
+            with_corners = bool({"coords", "adj", "y_inst"} & keys) or self.patch_size is not None
+            features, corners = self._read_file(name, with_corners)
         else:
-            features, places = self._read_store(self.store, name, with_places)
+            features, corners = self._read_store(self.store, name)
         if len(features) == 0:
             raise DataError(
                 f"{self.features_path / name}.h5: slide {name} has no patches, and a bag needs at least one."
@@ -281,9 +282,9 @@ class TridentWSIDataset(Dataset):
             )
         bag = {"X": torch.from_numpy(features.astype(np.float32, copy=False))}
         if "coords" in keys:
-            bag["coords"] = torch.from_numpy(places)
+            bag["coords"] = torch.from_numpy(grid_cells(*corners))
         if "adj" in keys:
-            bag["adj"] = self._memory.get("adj", name, lambda: self._adjacency(places, features))
+            bag["adj"] = self._memory.get("adj", name, lambda: self._adjacency(grid_places(*corners), features))
         if "y_inst" in keys:
             bag["y_inst"] = self._memory.get("y_inst", name, lambda: self._patch_labels(name, len(features))).clone()
         bag["Y"] = torch.tensor(float(self._label[name]))
