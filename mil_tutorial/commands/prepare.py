@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from mil_tutorial.commands.common import SCHEDULER, asked
+from mil_tutorial.commands.common import SCHEDULER, Notes, asked
 from mil_tutorial.commands.engine import refuse_failures, run_tasks
 from mil_tutorial.commands.record import Record
 from mil_tutorial.errors import DataError, Found, ParameterError
@@ -104,7 +104,7 @@ def prepare(
     """
     slides = find_slides(wsi_dir)
     mpp = {} if mpp_csv is None else _read_mpp(mpp_csv, slides)
-    tell = _Notes()
+    tell = Notes()
     if scheduler is None:
         counts, errors = _prepare_here(slides, Path(job_dir), options, mpp, tell, progress)
     else:
@@ -147,23 +147,6 @@ def _read_mpp(path: str | os.PathLike[str], slides: Sequence[Path]) -> dict[str,
             " Correct the names or delete the lines."
         )
     return mpp
-
-
-class _Notes:
-    """Prints notes as they come; of one kind only the first, and at the end how many more there were."""
-
-    def __init__(self) -> None:
-        self.kinds: Counter[str] = Counter()
-
-    def __call__(self, note: Note) -> None:
-        if not note.kind or note.kind not in self.kinds:
-            tqdm.write(note.text)
-        self.kinds[note.kind] += 1
-
-    def end(self) -> None:
-        for kind, n in self.kinds.items():
-            if kind and n > 1:
-                tqdm.write(f"Slides that {kind}: {n} in all.")
 
 
 def _prepare_here(
