@@ -15,7 +15,7 @@ from mil_tutorial.sources.shared import find_shared, import_slide
 from mil_tutorial.trident import read_features, read_how, read_patches
 
 SIDE, DIM = 512, 16
-NAMES = ["normal_001", "tumor_001", "tumor_002"]
+NAMES = ["normal_001", "tumor_001", "normal_002", "tumor_002"]  # in no order
 RUN = "trident_processed/20x_256px_0px_overlap"
 CLAM = {"patch_size": SIDE, "patch_level": 0, "downsample": (1.0, 1.0), "level_dim": (20_000, 10_000)}
 GIVEN = {"patch_size_level0": SIDE, "magnification": 20, "level0_magnification": 40}
@@ -94,8 +94,8 @@ def test_each_layout_gives_the_same_bags(layout, shared, tmp_path):
     make(shared)
     root = tmp_path / "root"
     done = bring(shared / folder, root, coords=coords and shared / coords, **given)
-    assert [(s.run, s.patches, s.dim, s.new) for s in done] == [(root / RUN, 24, DIM, True)] * 3
-    pd.DataFrame({"wsi_name": NAMES, "wsi_label": [0, 1, 1]}).to_csv(root / "wsi_labels.csv", index=False)
+    assert [(s.run, s.patches, s.dim, s.new) for s in done] == [(root / RUN, 24, DIM, True)] * 4
+    pd.DataFrame({"wsi_name": NAMES, "wsi_label": [0, 1, 0, 1]}).to_csv(root / "wsi_labels.csv", index=False)
     dataset = TridentWSIDataset(root / RUN, root / "wsi_labels.csv", "uni", bag_keys=["X", "coords", "adj"])
     for name, bag in zip(dataset.get_bag_names(), dataset, strict=True):
         assert np.array_equal(bag["X"].numpy(), values(name)), "row for row"
@@ -115,7 +115,7 @@ def test_what_is_there_stays_and_a_broken_run_goes_on(shared, tmp_path):
     target = root / RUN / "features_uni" / f"{NAMES[1]}.h5"
     before = {p: p.stat().st_mtime_ns for p in sorted((root / RUN).rglob("*.h5"))}
     target.unlink()
-    assert [s.new for s in bring(shared, root, **given)] == [False, True, False]
+    assert [s.new for s in bring(shared, root, **given)] == [False, False, True, False]
     assert {p for p, t in before.items() if p.stat().st_mtime_ns != t} == {target}
     content = bytearray(target.read_bytes())
     content[len(content) // 2] ^= 255
@@ -132,7 +132,7 @@ def test_other_files_are_never_overwritten(shared, tmp_path):
     changed = shared / "h5_files" / f"{NAMES[0]}.h5"
     write_h5(changed, features=values(NAMES[0]) + 1, coords=corners(NAMES[0]))
     with pytest.raises(
-        DataError, match=r"normal_001\.h5: is there, made from something else.*\n2 of 3 slides are done"
+        DataError, match=r"normal_001\.h5: is there, made from something else.*\n3 of 4 slides are done"
     ):
         bring(shared, root, **given)
     write_h5(changed, features=values(NAMES[0]), coords=corners(NAMES[0]) + 1)
@@ -150,7 +150,7 @@ def test_a_second_encoder_shares_the_patches(shared, tmp_path):
         rows = {"features": values(name)[order, :4].astype(np.float16), "coords": corners(name)[order]}
         write_h5(shared / "h5_files" / f"{name}.h5", **rows)
     import_folder(shared, root, ImportOptions(encoder="small", **given), progress=False)
-    pd.DataFrame({"wsi_name": NAMES, "wsi_label": [0, 1, 1]}).to_csv(root / "labels.csv", index=False)
+    pd.DataFrame({"wsi_name": NAMES, "wsi_label": [0, 1, 0, 1]}).to_csv(root / "labels.csv", index=False)
     bag = TridentWSIDataset(root / RUN, root / "labels.csv", "small", bag_keys=["X", "coords"])[0]
     expected = values(NAMES[0])[:, :4].astype(np.float16).astype(np.float32)
     assert np.array_equal(bag["X"].numpy(), expected), "in the order of the patches"
@@ -304,7 +304,7 @@ def test_slides_of_another_encoder_or_grid_are_named(shared, tmp_path):
     with pytest.raises(DataError) as error:
         bring(shared, tmp_path / "root", magnification=20, mpp=0.25, overlap=0)
     first, second, last = str(error.value).splitlines()
-    assert "tumor_001.h5: 3 features for each patch, others have 16" in first and "1 of 3 slides are done" in last
+    assert "tumor_001.h5: 3 features for each patch, others have 16" in first and "2 of 4 slides are done" in last
     assert "tumor_002.h5: its patches belong to 20x_512px_0px_overlap" in second
 
 
@@ -315,14 +315,14 @@ def test_the_command(shared, tmp_path, capsys):
     pd.DataFrame({"wsi_name": ["normal_001", "tumour_1"], "wsi_label": [0, 1]}).to_csv(labels, index=False)
     assert main(call) == 2
     error = capsys.readouterr().err
-    assert "no label for tumor_001, tumor_002, whose features" in error and not root.exists()
-    pd.DataFrame({"wsi_name": [f"{n}.tif" for n in NAMES], "wsi_label": [0, 1, 1]}).to_csv(labels, index=False)
+    assert "no label for normal_002, tumor_001, tumor_002, whose features" in error and not root.exists()
+    pd.DataFrame({"wsi_name": [f"{n}.tif" for n in NAMES], "wsi_label": [0, 1, 0, 1]}).to_csv(labels, index=False)
     assert main(call) == 2
     error = capsys.readouterr().err
-    assert "Give level0_magnification or mpp" in error and "same holds for tumor_001.h5, tumor_002.h5" in error
+    assert "Give level0_magnification or mpp" in error and "same holds for normal_002.h5, tumor_001.h5, tumor_002.h5" in error
     assert error.count("normal_001.h5: does not say") == 1
     assert main([*call, "--mpp", "0.25", "--magnification", "20"]) == 0
-    assert "3 slides, 3 of them new, 72 patches of 16 features" in capsys.readouterr().out
+    assert "4 slides, 4 of them new, 96 patches of 16 features" in capsys.readouterr().out
     assert (root / "trident_processed" / "record-import.json").is_file()
     table = pd.read_csv(root / "wsi_labels.csv")
     table[:2].to_csv(root / "train.csv", index=False)
@@ -330,7 +330,7 @@ def test_the_command(shared, tmp_path, capsys):
     bags = open_data(root).bags("train")
     assert bags.get_bag_labels() == [0, 1] and bags[0]["X"].shape == (24, DIM)
     assert main(["check", str(root)]) == 0, capsys.readouterr().out
-    pd.DataFrame({"wsi_name": NAMES, "wsi_label": [1, 1, 1]}).to_csv(labels, index=False)
+    pd.DataFrame({"wsi_name": NAMES, "wsi_label": [1, 1, 1, 1]}).to_csv(labels, index=False)
     assert main([*call, "--mpp", "0.25", "--magnification", "20"]) == 2
     assert "wsi_labels.csv: is there with other labels" in capsys.readouterr().err
     assert main(["import", str(tmp_path / "nowhere"), str(root), "--encoder", "uni"]) == 2
