@@ -319,7 +319,8 @@ def test_the_command(shared, tmp_path, capsys):
     pd.DataFrame({"wsi_name": [f"{n}.tif" for n in NAMES], "wsi_label": [0, 1, 0, 1]}).to_csv(labels, index=False)
     assert main(call) == 2
     error = capsys.readouterr().err
-    assert "Give level0_magnification or mpp" in error and "same holds for normal_002.h5, tumor_001.h5, tumor_002.h5" in error
+    assert "Give level0_magnification or mpp" in error
+    assert "same holds for normal_002.h5, tumor_001.h5, tumor_002.h5" in error
     assert error.count("normal_001.h5: does not say") == 1
     assert main([*call, "--mpp", "0.25", "--magnification", "20"]) == 0
     assert "4 slides, 4 of them new, 96 patches of 16 features" in capsys.readouterr().out
