@@ -46,6 +46,13 @@ def options(p: argparse.ArgumentParser) -> None:
         default=usual.min_tissue_proportion,
         help="least fraction of tissue in a patch; 0 keeps what touches tissue",
     )
+    p.add_argument(
+        "--remove_penmarks",
+        action=argparse.BooleanOptionalAction,
+        default=usual.remove_penmarks,
+        help="green, blue, red and black pen is no tissue",
+    )
+    p.add_argument("--show_tissue", action="store_true", help="also draw what is tissue, pen and hole on each slide")
     p.add_argument("--mpp", type=float, help="µm per pixel at level 0, only for slides that do not say it")
     p.add_argument(
         "--mpp_csv",
@@ -64,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
         overlap=args.overlap,
         patch_encoder=args.patch_encoder,
         min_tissue_proportion=args.min_tissue_proportion,
+        remove_penmarks=args.remove_penmarks,
+        show_tissue=args.show_tissue,
         mpp=args.mpp,
         dtype=args.dtype,
     )
