@@ -140,7 +140,8 @@ print(f"Otsu's threshold: {threshold:.0f} of 255; {by_hand.mean():.0%} of the sl
 # %%
 from mil_tutorial import segment_tissue
 
-tissue = segment_tissue(small)  # the same idea, and it fills holes and drops specks
+# The same idea, and it fills holes and drops specks. Pen is left in, as in the files that ship with the course.
+tissue = segment_tissue(small, remove_penmarks=False)
 show_images([small, saturation, by_hand, tissue], ["slide", "saturation", "above Otsu's threshold", "segment_tissue"])
 plt.show()
 
@@ -180,7 +181,8 @@ for x, y in kept / factor:
 plt.show()
 
 # %% [markdown]
-# *What to see: the squares cover what was found as tissue. Colour alone also finds a pen mark, and misses pale fat. Squares at the right and lower edge may reach past the slide.*
+# *What to see: the squares cover what was found as tissue. Colour alone also finds a pen mark, which
+# `segment_tissue` leaves out unless it is told not to, and misses pale fat. Squares at the right and lower edge may reach past the slide.*
 #
 # A check that you can see: on the synthetic slides our hand-made grid gives the very patches of the file.
 
