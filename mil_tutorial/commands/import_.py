@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from mil_tutorial.commands.record import Record
 from mil_tutorial.errors import DataError
 from mil_tutorial.files import written_whole
 from mil_tutorial.sources.places import ImportOptions, SharedSlide
-from mil_tutorial.sources.shared import Imported, find_shared, import_slide
+from mil_tutorial.sources.shared import Imported, find_shared, import_slide, slide_file
 from mil_tutorial.tables import read_label_table
 
 
@@ -30,7 +31,9 @@ def options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--level0_magnification", type=float, help="magnification of the slides, such as 40, or else --mpp")
     p.add_argument("--mpp", type=float, help="µm per pixel of the slides at level 0, in place of their magnification")
     p.add_argument("--overlap", type=int, default=0, help="pixels that neighbours share at --magnification")
-    p.add_argument("--slides", metavar="FOLDER", help="the slides, which know their size and magnification")
+    p.add_argument(
+        "--slides", metavar="FOLDER", help="slides, which know their size and magnification; ROOT/images by default"
+    )
     p.add_argument("--labels", metavar="CSV", help="columns wsi_name, wsi_label; written to the root as wsi_labels.csv")
 
 
@@ -66,7 +69,7 @@ def import_folder(
     """Import all slides of a shared folder. A slide that fails does not stop the others; the end names each.
 
     Args:
-        folder, coords, slides: see `find_shared`.
+        folder, coords, slides: see `find_shared`; without `slides`, those in the root's `images` are asked.
         root: data root to write to.
         options: see `ImportOptions`.
         labels: CSV of the slides' labels, copied to the root.
@@ -77,6 +80,8 @@ def import_folder(
         DataError: no features, labels that do not fit, or some slides failed.
     """
     found, root = find_shared(folder, coords=coords, slides=slides), Path(root)
+    if slides is None:
+        found = [replace(shared, slide=slide_file(root / "images", shared.name)) for shared in found]
     if labels is not None:
         _put_labels(Path(labels), root, found)
     tell = Notes()

@@ -84,10 +84,15 @@ def find_shared(
         candidates += [Path(coords) / f"{name}.npy"] if coords else []
         slide = None
         if slides is not None:  # where there is none, `import_slide` says so
-            endings = (Path(slides) / f"{name}{ending}" for ending in SLIDE_SUFFIXES)
-            slide = next((path for path in endings if path.is_file()), Path(slides) / name)
+            slide = slide_file(slides, name) or Path(slides) / name
         found.append(SharedSlide(name, tuple(files), tuple(p for p in candidates if p.is_file()), slide))
     return found
+
+
+def slide_file(folder: str | os.PathLike[str], name: str) -> Path | None:
+    """The slide of this name in a folder, None if there is none."""
+    paths = (Path(folder) / f"{name}{ending}" for ending in SLIDE_SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def import_slide(
@@ -156,22 +161,29 @@ def _known_dim(target: Path, patches: Patches, how: Mapping[str, str]) -> int:
 
 
 def _put_patches(run: Path, patches: Patches, guessed: bool, note: Callable[[Note], object]) -> bool:
-    """Write the patches, unless the same are there; whether they were written. With `guessed`, any size is the same."""
+    """Write the patches, unless the same are there; whether they were written. A size that was a guess is corrected."""
     target, geometry, damage = run / "patches" / f"{patches.name}_patches.h5", patches.geometry, None
     if target.exists():
         try:
-            there = read_patches(target)
-            if guessed:
-                geometry = replace(geometry, width=there.geometry.width, height=there.geometry.height)
+            there, guess = read_patches(target), bool(read_how(target, ["size_guessed"]))
+            size = {"width": there.geometry.width, "height": there.geometry.height}
+            expected = replace(geometry, **size) if guessed or guess else geometry
             ours, theirs = (c[np.lexsort(c.T)] for c in (patches.coords, there.coords))
-            if there.geometry != geometry or not np.array_equal(ours, theirs):
+            if there.geometry != expected or not np.array_equal(ours, theirs):
                 raise DataError(f"{target}: is there, of other patches or another geometry. {REMEDY}")
-            return False
+            if guess and not guessed:
+                write_patches(target, there.coords, geometry)
+            return guess and not guessed
         except DamagedFile as error:
             damage = error
     if guessed:
         text = f"{target}: the slide's size is not known; {geometry.width} x {geometry.height} px is where patches end."
-        note(Note(f"{text} Give the folder of slides to have it right.", "have a size taken from where patches end"))
-    write_patches(target, patches.coords, geometry)
+        note(
+            Note(
+                f"{text} Import again with the folder of slides to have it right.",
+                "have a guessed size",
+            )
+        )
+    write_patches(target, patches.coords, geometry, size_guessed=guessed or None)
     tell_damage(target, damage, note)
     return True

@@ -184,7 +184,22 @@ def test_a_size_that_is_a_guess_is_told_once(shared, tmp_path, capsys):
     numpy_beside(shared)
     bring(shared, tmp_path / "root", **GIVEN)
     told = capsys.readouterr().out
-    assert told.count("the slide's size is not known") == 1 and "Slides that have a size taken from" in told
+    assert told.count("the slide's size is not known") == 1 and "Slides that have a guessed size: 4 in all" in told
+
+
+def test_a_guessed_size_is_corrected_once_the_slide_is_there(shared, tmp_path):
+    root, given = tmp_path / "root", {"patch_size_level0": 256, "magnification": 20, "mpp": 0.5}
+    np.save(shared / "a.npy", np.zeros((2, 3), np.float32))
+    np.save(shared / "a_coords.npy", [[100, 200], [356, 200]])
+    (first,) = bring(shared, root, **given)
+    path = first.run / "patches" / "a_patches.h5"
+    assert read_patches(path).geometry.width == 612 and read_how(path, ["size_guessed"])
+    assert [s.new for s in bring(shared, root, **given)] == [False]
+    (root / "images").mkdir()
+    write_tissue_slide(root / "images" / "a.tif", 0.5)
+    assert [s.new for s in bring(shared, root, **given)] == [True]
+    assert read_patches(path).geometry.width == 1024 and not read_how(path, ["size_guessed"])
+    assert [s.new for s in bring(shared, root, **given)] == [False]
 
 
 def bad_value(value):
