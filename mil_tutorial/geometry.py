@@ -244,7 +244,7 @@ def as_labels(labels: ArrayLike, n: int | None, *, parameter: str = "labels") ->
 def grid_step(coords: np.ndarray, side: int) -> int:
     """Distance of neighbours read off the coordinates: less than `side` where patches overlap, else `side`.
 
-    The gaps inside rows and columns tell it by majority: pieces of tissue with grids of their own lie at any distance.
+    The gaps inside rows and columns tell it by majority: pieces of tissue with own grids lie at any distance.
     """
     coords, most = as_coords(coords), side + 1
     # TRIDENT cuts the side but rounds the step, so that neighbours without overlap may lie one pixel further apart.
@@ -253,8 +253,9 @@ def grid_step(coords: np.ndarray, side: int) -> int:
     if len(near):
         return int(near[counts.argmax()])
     apart = np.concatenate([np.diff(np.unique(axis)) for axis in coords.T])  # no two side by side: a few of a grid
-    nearest = int(apart.min(initial=side))
-    return nearest if side / 8 <= nearest else side
+    nearest = int(apart.min(initial=most))
+    on_grid = [step for step in (nearest, most) if side / 8 <= step and not ((coords - coords[:1]) % step).any()]
+    return on_grid[0] if on_grid and len(apart) else side
 
 
 def _gaps(coords: np.ndarray) -> np.ndarray:

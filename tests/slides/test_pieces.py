@@ -163,6 +163,13 @@ def test_pieces_half_a_patch_apart_are_not_taken_for_overlap():
     assert grid_step(block(9, 9, (7, 7)) // 2, SIDE) == SIDE // 2, "and true overlap still is"
 
 
+def test_a_few_patches_of_a_grid_that_does_not_divide_are_on_it():
+    grid = np.stack(np.meshgrid(np.arange(12), np.arange(12)), -1).reshape(-1, 2) * 683
+    few = grid[[0, 26, 64, 141]]  # none beside another
+    assert grid_step(few, 682) == 683 and grid_step(few * 0 + 5, 682) == 682
+    assert grid_step(block(12, 12, (0, 0))[[0, 26, 64, 141]], SIDE) == SIDE
+
+
 def test_a_place_twice_gets_two_cells():
     cells = grid_cells(np.array([[0, 0], [0, 0], [512, 0], [0, 512]]), SIDE)
     assert len(np.unique(cells, axis=0)) == 4
