@@ -56,6 +56,7 @@ from .models import MaxPool as MaxPool
 from .models import MeanPool as MeanPool
 from .slides.annotations import Annotation as Annotation
 from .slides.annotations import read_asap_xml as read_asap_xml
+from .slides.canvas import read_canvas as read_canvas
 from .slides.encoders import load_encoder as load_encoder
 from .slides.heatmaps import draw_heatmap as draw_heatmap
 from .slides.heatmaps import draw_scores as draw_scores
@@ -68,7 +69,6 @@ from .slides.plots import show_images as show_images
 from .slides.plots import show_patches as show_patches
 from .slides.prepare import prepare_slide as prepare_slide
 from .slides.reading import open_slide as open_slide
-from .slides.reading import read_canvas as read_canvas
 from .slides.reading import read_overview as read_overview
 from .slides.reading import read_patch as read_patch
 from .slides.tissue import segment_tissue as segment_tissue

@@ -139,7 +139,7 @@ class Geometry:
         return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
 
     def cells(self, coords: np.ndarray) -> np.ndarray:
-        """Grid places of patches: int64 (n, 2) column, row, counted from the first occupied column and row."""
+        """Grid places of patches: int64 (n, 2) column, row, from the first occupied ones. See `grid_cells`."""
         return grid_cells(coords, self.step_level0)
 
 
@@ -242,14 +242,59 @@ def as_labels(labels: ArrayLike, n: int | None, *, parameter: str = "labels") ->
 
 
 def grid_step(coords: np.ndarray, side: int) -> int:
-    """Distance of neighbours read off the coordinates: less than `side` where patches overlap, else `side`."""
-    gaps = [np.diff(np.unique(axis)) for axis in as_coords(coords).T]
-    nearest = min((int(g.min()) for g in gaps if len(g)), default=side)
+    """Distance of neighbours read off the coordinates: less than `side` where patches overlap, else `side`.
+
+    The gaps inside rows and columns tell it by majority: pieces of tissue with own grids lie at any distance.
+    """
+    coords, most = as_coords(coords), side + 1
     # TRIDENT cuts the side but rounds the step, so that neighbours without overlap may lie one pixel further apart.
-    return nearest if nearest <= side + 1 else side
+    gaps = np.concatenate([_gaps(coords), _gaps(coords[:, ::-1])])
+    near, counts = np.unique(gaps[gaps <= most], return_counts=True)
+    if len(near):
+        return int(near[counts.argmax()])
+    apart = np.concatenate([np.diff(np.unique(axis)) for axis in coords.T])  # no two side by side: a few of a grid
+    nearest = int(apart.min(initial=most))
+    on_grid = [step for step in (nearest, most) if side / 8 <= step and not ((coords - coords[:1]) % step).any()]
+    return on_grid[0] if on_grid and len(apart) else side
+
+
+def _gaps(coords: np.ndarray) -> np.ndarray:
+    """Distances from each patch to the next one to the right in its row."""
+    gap = np.diff(coords[np.lexsort(coords.T)], axis=0)
+    return gap[(gap[:, 1] == 0) & (gap[:, 0] > 0), 0]
+
+
+def grid_places(coords: np.ndarray, step_level0: int) -> np.ndarray:
+    """Column and row of each patch, float64 (n, 2), from 0: whole numbers if all corners lie on one grid.
+
+    Corners need not: CLAM gives each piece of tissue its own grid. Then these are the true places, in steps.
+    """
+    coords = as_coords(coords)
+    return (coords - coords.min(0)) / step_level0 if len(coords) else coords.astype(np.float64)
 
 
 def grid_cells(coords: np.ndarray, step_level0: int) -> np.ndarray:
-    """Column and row of each patch, int64 (n, 2), from 0; `coords` (n, 2) are x, y in level-0 pixels."""
-    cells = np.round(as_coords(coords) / step_level0).astype(np.int64)
-    return cells - cells.min(0) if len(cells) else cells
+    """Column and row of each patch, int64 (n, 2), from 0; `coords` (n, 2) are x, y in level-0 pixels.
+
+    A corner off the grid gets the nearest cell. No two patches get one cell: where pieces of tissue with grids of their
+    own overlap, patches are pushed along their row, or all along their column if that moves them less.
+
+    >>> grid_cells(np.array([[0, 0], [512, 0], [700, 0]]), 512).tolist()
+    [[0, 0], [1, 0], [2, 0]]
+    """
+    places = grid_places(coords, step_level0)
+    cells = np.floor(places + 0.5).astype(np.int64)
+    keys = cells[:, 1] * (cells[:, 0].max(initial=0) + 1) + cells[:, 0]
+    if np.diff(np.sort(keys)).all():  # none twice
+        return cells
+    return min((_pushed(places, cells, axis) for axis in (0, 1)), key=lambda c: np.abs(c - places).max())
+
+
+def _pushed(places: np.ndarray, cells: np.ndarray, axis: int) -> np.ndarray:
+    """Cells of which none is taken twice: along `axis`, each is at least one further than the one before it."""
+    order = np.lexsort((places[:, axis], cells[:, 1 - axis]))
+    line, wanted, number = cells[order, 1 - axis], cells[order, axis], np.arange(len(order))
+    start = line * (wanted.max() + len(order) + 1) - number  # lines far apart do not push each other
+    pushed = cells.copy()
+    pushed[order, axis] = np.maximum.accumulate(wanted + start) - start
+    return pushed

@@ -10,6 +10,8 @@ from scipy.spatial import cKDTree
 from mil_tutorial.errors import Found, require, require_number
 from mil_tutorial.geometry import as_numbers
 
+OFF_GRID = 1.05  # times the distance counts off the grid: some programs round corners
+
 EDGES_AT_ONCE = 4096  # so that the features of both ends of many edges are not in memory at once
 
 
@@ -23,8 +25,9 @@ def build_adjacency(
     """Which patches are neighbours in the grid.
 
     Args:
-        places: (n, 2) grid column and row of each patch.
-        distance: patches at most this far apart are neighbours; sqrt(2) takes the eight around a patch.
+        places: (n, 2) grid column and row of each patch; fractions where pieces of tissue have grids of their own.
+        distance: patches at most this far apart are neighbours; sqrt(2) takes the eight around a patch, and, off the
+            grid, all that touch it. There, 5 % more counts as the same.
         features: if given, (n, D): an edge weighs `exp(-|x_i - x_j| / D)` in place of 1.
         normalize: divide by the square roots of both degrees.
 
@@ -50,7 +53,9 @@ def build_adjacency(
     if n < 2:
         row, column, weight = np.zeros(n, np.int64), np.zeros(n, np.int64), np.ones(n)
     else:
-        row, column = pairs_by_grid(places, distance) or pairs_by_tree(places, distance)
+        on_grid = places.dtype == np.int64
+        found = pairs_by_grid(places, distance) if on_grid else None
+        row, column = found or pairs_by_tree(places, distance if on_grid else distance * OFF_GRID)
         weight = np.ones(len(row)) if features is None else _similarity(features, row, column)
         if normalize:
             root = np.sqrt(np.bincount(row, weight, n))
@@ -60,14 +65,15 @@ def build_adjacency(
 
 
 def _as_places(places: ArrayLike) -> np.ndarray:
-    """Grid places as int64 (n, 2); an empty array becomes (0, 2)."""
+    """Grid places (n, 2), int64 if all are whole numbers, else float64; an empty array becomes (0, 2)."""
     expected = "numbers of shape (n, 2): the grid column and row of each patch"
     array = as_numbers(places, "places", expected)
     if array.size == 0:
         return np.empty((0, 2), np.int64)
     require(array.ndim == 2 and array.shape[1] == 2, "places", Found(f"shape {array.shape}"), expected)
     require(bool(np.isfinite(array).all()), "places", Found("values that are NaN or infinite"), expected)
-    return array.astype(np.int64)
+    whole = array.astype(np.int64)
+    return whole if np.array_equal(whole, array) else array
 
 
 def _similarity(features: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:

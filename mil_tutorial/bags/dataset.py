@@ -19,14 +19,14 @@ from mil_tutorial.bags.adjacency import build_adjacency
 from mil_tutorial.bags.memory import KEEP, Memory, first_twice, pick_indices, room_for_features
 from mil_tutorial.bags.packed import PackedFeatures, list_features, pack, packed_folder
 from mil_tutorial.errors import DataError, require, require_integer, require_number
-from mil_tutorial.geometry import grid_cells
+from mil_tutorial.geometry import grid_cells, grid_places
 from mil_tutorial.hdf5 import count_bad
 from mil_tutorial.tables import read_label_table
 from mil_tutorial.trident import Patches, match_rows, read_features, read_patch_labels, read_patches
 
 KEYS = ("X", "Y", "y_inst", "adj", "coords")
 
-NO_PLACES = np.empty((0, 2), np.int64)
+NO_CORNERS = np.empty((0, 2), np.int64), 1
 
 
 def _check_types(values: dict[str, Any], kind: type | tuple[type, ...], expected: str) -> None:
@@ -79,7 +79,8 @@ class TridentWSIDataset(Dataset):
             reads TRIDENT's files; None takes a store if one is there and fits.
 
     `dataset[i]` is a TensorDict with X (n, D) float32, Y () float32, y_inst (n,) int64, adj sparse (n, n) float32,
-    coords (n, 2) int64 grid column and row from 0.
+    coords (n, 2) int64 grid column and row from 0. Corners need not lie on one grid, see `grid_cells`; neighbours are
+    found by their true places.
 
     Raises:
         ParameterError: an argument cannot be used.
@@ -224,32 +225,32 @@ class TridentWSIDataset(Dataset):
                 " Leave patch_size out."
             )
 
-    def _read_file(self, name: str, with_places: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Features (n, D) and grid places (n, 2) from TRIDENT's files; no places if they are not asked for."""
+    def _read_file(self, name: str, with_corners: bool) -> tuple[np.ndarray, tuple[np.ndarray, int]]:
+        """Features (n, D), and corners (n, 2) with their step, if they are asked for, from TRIDENT's files."""
         path = self.features_path / f"{name}.h5"
-        features, feature_coords = read_features(path, coords=with_places)
+        features, feature_coords = read_features(path, coords=with_corners)
         self._check_dim(path, features.shape[1])
         if bad := count_bad(features):
             raise DataError(f"{path}: {bad} features are NaN or infinite. Make its features again.")
-        if not with_places:
-            return features, NO_PLACES
+        if not with_corners:
+            return features, NO_CORNERS
         patches = self.read_patches(name)
         self._check_side(path, patches.geometry.patch_size_level0)
         order = match_rows(path, feature_coords, len(features), patches)
-        return features if order is None else features[order], patches.geometry.cells(patches.coords)
+        return features if order is None else features[order], (patches.coords, patches.geometry.step_level0)
 
-    def _read_store(self, store: PackedFeatures, name: str, with_places: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _read_store(self, store: PackedFeatures, name: str) -> tuple[np.ndarray, tuple[np.ndarray, int]]:
         """The same from the packed store."""
         slide = store.slides[name]
         self._check_side(store.folder, slide.patch_size_level0)
         features, coords = store.rows(name)
-        return features, grid_cells(coords, slide.step_level0) if with_places else NO_PLACES
+        return features, (coords, slide.step_level0)
 
     def _build_bag(self, name: str) -> TensorDict:
         keys = set(self.bag_keys)
-        with_places = bool({"coords", "adj", "y_inst"} & keys) or self.patch_size is not None
+        keys = set(self.bag_keys)
         with torch.inference_mode(False):  # what is kept may be trained on later
-            X, places = self._rows(name, with_places)
+            X, corners = self._rows(name)
             if len(X) == 0:
                 raise DataError(
                     f"{self.features_path / name}.h5: slide {name} has no patches, and a bag needs at least one."
@@ -257,27 +258,30 @@ class TridentWSIDataset(Dataset):
                 )
             bag = {"X": X.to(torch.float32)}
             if "coords" in keys:
-                bag["coords"] = places
+                bag["coords"] = self._memory.get("coords", name, lambda: torch.from_numpy(grid_cells(*corners)))
             if "adj" in keys:
-                bag["adj"] = self._memory.get("adj", name, lambda: self._adjacency(places.numpy(), X.numpy()))
+                bag["adj"] = self._memory.get("adj", name, lambda: self._adjacency(grid_places(*corners), X.numpy()))
             if "y_inst" in keys:
                 bag["y_inst"] = self._memory.get("y_inst", name, lambda: self._patch_labels(name, len(X)))
             bag["Y"] = torch.tensor(float(self._label[name]))
             return TensorDict({key: bag[key] for key in self.bag_keys})
 
-    def _rows(self, name: str, with_places: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (n, D), in the files' type, and grid places (n, 2) of a slide."""
+    def _rows(self, name: str) -> tuple[torch.Tensor, tuple[np.ndarray, int]]:
+        """Features (n, D), in the files' type, and a slide's corners (n, 2) with their step, if they are needed."""
         if self.store is not None:  # it is mapped: the system keeps what there is room for
-            features, corners = self._read_store(self.store, name, with_places)
-            return torch.from_numpy(features), torch.from_numpy(corners)
-        kept = self._features.find("X", name), self._features.find("coords", name)
-        if kept[0] is not None and kept[1] is not None:
-            return kept[0], kept[1]
-        X, places = map(torch.from_numpy, self._read_file(name, with_places))
+            features, corners = self._read_store(self.store, name)
+            return torch.from_numpy(features), corners
+        kept = [self._features.find(key, name) for key in ("X", "corners", "step")]
+        if kept[0] is not None and kept[1] is not None and kept[2] is not None:
+            return kept[0], (kept[1].numpy(), int(kept[2]))
+        needed = bool({"coords", "adj", "y_inst"} & set(self.bag_keys)) or self.patch_size is not None
+        features, corners = self._read_file(name, needed)
+        X = torch.from_numpy(features)
         if get_worker_info() is None:  # each worker of a loader would keep its own
-            self._features.keep("X", name, X)
-            self._features.keep("coords", name, places)
-        return X, places
+            tensors = {"X": X, "corners": torch.from_numpy(corners[0]), "step": torch.tensor(corners[1])}
+            for key, tensor in tensors.items():
+                self._features.keep(key, name, tensor)
+        return X, corners
 
     @property
     def reads_files(self) -> bool:

@@ -1,6 +1,7 @@
 """Read the command line and run one command.
 
-Each command is a module of this folder, with `options(parser)` and `run(args)`.
+Each command is a module of this folder, with `options(parser)` and `run(args)`; `import` is `import_`, as Python has
+its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 from mil_tutorial import __version__
 from mil_tutorial.errors import DataError, ParameterError
@@ -20,6 +22,7 @@ COMMANDS = {
     "prepare": "From slides to features in TRIDENT's layout, on a CPU.",
     "labels": "Patch labels from tumour masks or annotations.",
     "camelyon16": "Write wsi_labels.csv, train.csv and test.csv of the real CAMELYON16 into a data root.",
+    "import": "Bring features that others share, as CLAM's folders or .npy files, into TRIDENT's layout.",
     "check": "Say what is missing in a data root or does not fit. Exit code 1 if it would spoil training.",
     "pack": "Pack a feature folder into one memory-mapped store, from which bags are read many times faster.",
     "train": "Train ABMIL on the training slides.",
@@ -46,7 +49,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary, formatter_class=_Help)
         if only in (None, name):
-            module = import_module(f"mil_tutorial.commands.{name}")
+            module = import_module(f"mil_tutorial.commands.{name}{'_' if iskeyword(name) else ''}")
             module.options(sub)
             sub.set_defaults(run=module.run)
     return parser

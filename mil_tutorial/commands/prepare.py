@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from mil_tutorial.commands.common import SCHEDULER, asked
+from mil_tutorial.commands.common import SCHEDULER, Notes, asked
 from mil_tutorial.commands.engine import refuse_failures, run_tasks
 from mil_tutorial.commands.record import Record
 from mil_tutorial.errors import DataError, Found, ParameterError
@@ -46,6 +46,13 @@ def options(p: argparse.ArgumentParser) -> None:
         default=usual.min_tissue_proportion,
         help="least fraction of tissue in a patch; 0 keeps what touches tissue",
     )
+    p.add_argument(
+        "--remove_penmarks",
+        action=argparse.BooleanOptionalAction,
+        default=usual.remove_penmarks,
+        help="green, blue, red and black pen is no tissue",
+    )
+    p.add_argument("--show_tissue", action="store_true", help="also draw what is tissue, pen and hole on each slide")
     p.add_argument("--mpp", type=float, help="µm per pixel at level 0, only for slides that do not say it")
     p.add_argument(
         "--mpp_csv",
@@ -64,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
         overlap=args.overlap,
         patch_encoder=args.patch_encoder,
         min_tissue_proportion=args.min_tissue_proportion,
+        remove_penmarks=args.remove_penmarks,
+        show_tissue=args.show_tissue,
         mpp=args.mpp,
         dtype=args.dtype,
     )
@@ -104,7 +113,7 @@ def prepare(
     """
     slides = find_slides(wsi_dir)
     mpp = {} if mpp_csv is None else _read_mpp(mpp_csv, slides)
-    tell = _Notes()
+    tell = Notes()
     if scheduler is None:
         counts, errors = _prepare_here(slides, Path(job_dir), options, mpp, tell, progress)
     else:
@@ -147,23 +156,6 @@ def _read_mpp(path: str | os.PathLike[str], slides: Sequence[Path]) -> dict[str,
             " Correct the names or delete the lines."
         )
     return mpp
-
-
-class _Notes:
-    """Prints notes as they come; of one kind only the first, and at the end how many more there were."""
-
-    def __init__(self) -> None:
-        self.kinds: Counter[str] = Counter()
-
-    def __call__(self, note: Note) -> None:
-        if not note.kind or note.kind not in self.kinds:
-            tqdm.write(note.text)
-        self.kinds[note.kind] += 1
-
-    def end(self) -> None:
-        for kind, n in self.kinds.items():
-            if kind and n > 1:
-                tqdm.write(f"Slides that {kind}: {n} in all.")
 
 
 def _prepare_here(

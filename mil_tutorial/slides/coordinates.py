@@ -15,8 +15,8 @@ from mil_tutorial.hdf5 import DamagedFile
 from mil_tutorial.remote import digest_of, place, stem
 from mil_tutorial.slides.options import Note, PrepareOptions, warn
 from mil_tutorial.slides.reading import open_slide, read_overview, slide_mpp, stated_mpp
-from mil_tutorial.slides.thumbnails import write_thumbnails
-from mil_tutorial.slides.tissue import TISSUE_MPP, segment_tissue, tissue_fraction
+from mil_tutorial.slides.thumbnails import tissue_picture, write_thumbnails, write_tissue_picture
+from mil_tutorial.slides.tissue import TISSUE_MPP, divide_overview, tissue_fraction
 from mil_tutorial.trident import Patches, read_how, read_patches, run_folder, write_patches
 
 SEGMENTER = "otsu"
@@ -61,11 +61,11 @@ def resolve_mpp(
 
 def find_patches(
     slide: openslide.AbstractSlide, path: Path | str, options: PrepareOptions, *, mpp: float
-) -> tuple[Patches, np.ndarray]:
+) -> tuple[Patches, np.ndarray, np.ndarray]:
     """Tissue and grid of one slide of `mpp` µm per pixel.
 
     Returns:
-        The patches, none on a slide without tissue, and the tissue mask uint8 (h, w).
+        The patches, none on a slide without tissue; the tissue mask uint8 (h, w), and the pen bool (h, w).
 
     Raises:
         DataError: the slide has less magnification than asked for, or is damaged.
@@ -84,12 +84,13 @@ def find_patches(
         patch_size=options.patch_size,
         overlap=options.overlap,
     )
-    tissue = segment_tissue(read_overview(slide, TISSUE_MPP / mpp, path))
+    overview = read_overview(slide, TISSUE_MPP / mpp, path)
+    tissue, pen = divide_overview(overview, remove_penmarks=options.remove_penmarks)
     grid, least = geometry.grid(), options.min_tissue_proportion
     factor = (width / tissue.shape[1], height / tissue.shape[0])
     fraction = tissue_fraction(tissue, grid, geometry.patch_size_level0, factor)
     keep = fraction >= least if least > 0 else fraction > 0
-    return Patches(stem(path), grid[keep], geometry), tissue
+    return Patches(stem(path), grid[keep], geometry), tissue, pen
 
 
 def made_how(
@@ -98,6 +99,7 @@ def made_how(
     """What a coordinate file remembers beside its grid: written with it, and compared when it is there already."""
     how = {
         "segmenter": SEGMENTER,
+        "remove_penmarks": options.remove_penmarks,
         "min_tissue_proportion": float(options.min_tissue_proportion),
         "mpp": mpp,
         "slide_hash": slide.properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
@@ -145,12 +147,20 @@ def locate_patches(
     with open_slide(path) as slide:
         used = resolve_mpp(slide, path, options, mpp=mpp, note=note)
         how = made_how(slide, path, options, mpp=used)
+        known = None
         if target.exists():
             try:
-                return _known_patches(target, path, slide.dimensions, how)
+                known = _known_patches(target, path, slide.dimensions, how)
             except DamagedFile as error:
                 damage = error
-        patches, tissue = find_patches(slide, path, options, mpp=used)
+        drawn = not options.show_tissue or tissue_picture(job_dir, stem(path)).exists()
+        if known is not None and drawn:
+            return known
+        patches, tissue, pen = find_patches(slide, path, options, mpp=used)
+        if options.show_tissue:
+            write_tissue_picture(slide, tissue, pen, tissue_picture(job_dir, stem(path)))
+        if known is not None:
+            return known
         write_thumbnails(slide, patches, tissue, job_dir=job_dir, run=run)
     write_patches(target, patches.coords, patches.geometry, **how)
     tell_damage(target, damage, note)

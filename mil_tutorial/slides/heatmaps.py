@@ -34,7 +34,8 @@ def draw_heatmap(
     Args:
         canvas: uint8 (height, width, 3) from `read_canvas`.
         values: (n,) in [0, 1]. NaN leaves a patch as it is.
-        rows, columns: (n,) places of the patches.
+        rows, columns: (n,) places of the patches, from `read_canvas`: whole numbers; both floats off the grid, where a
+            later patch covers those before it.
         px: side of a patch on the canvas.
         alpha: weight of the colour against the tissue, 0 to 1.
         max_color, min_color: RGB in [0, 1] for values 1 and 0.
@@ -50,26 +51,36 @@ def draw_heatmap(
     >>> draw_heatmap(canvas, [1], [0], [1], 2, alpha=1, max_color=(1, 0, 0))[0].tolist()
     [[200, 200, 200], [200, 200, 200], [255, 0, 0], [255, 0, 0]]
     """
-    tiles = _as_tiles(canvas, px).copy()
     values = as_numbers(values, "values", "one number in [0, 1], or NaN, for each patch").ravel()
     known = ~np.isnan(values)
     outside = int(np.count_nonzero((values[known] < 0) | (values[known] > 1)))
     require(not outside, "values", Found(f"{outside} outside [0, 1]"), "numbers in [0, 1]; scale them first")
-    row = _as_places(rows, "rows", known, tiles.shape[0])
-    column = _as_places(columns, "columns", known, tiles.shape[2])
+    place = as_scores(rows, len(values), parameter="rows"), as_scores(columns, len(values), parameter="columns")
+    off_grid = all(np.asarray(places).dtype.kind == "f" for places in (rows, columns))  # as `read_canvas` gives them
+    canvas = _as_canvas(canvas, px, off_grid)
+    y = _as_pixels(place[0], "rows", px, canvas.shape[0], off_grid)[known]
+    x = _as_pixels(place[1], "columns", px, canvas.shape[1], off_grid)[known]
     require_number("alpha", alpha, low=0, high=1)
     if cmap is None:
         high, low = _as_color(max_color, "max_color"), _as_color(min_color, "min_color")
         colors = values[known, None] * high + (1 - values[known, None]) * low
     else:
         colors = _map_colors(cmap, values[known])
+    out = canvas.copy()
+    if off_grid:
+        for top, left, color in zip(y.tolist(), x.tolist(), 255 * colors, strict=True):
+            square = np.s_[top : top + px, left : left + px]
+            out[square] = (1 - alpha) * canvas[square] + alpha * color
+        return out
+    tiles = out.reshape(out.shape[0] // px, px, out.shape[1] // px, px, 3)
+    row, column = y // px, x // px
     blended = (1 - alpha) * tiles[row, :, column] + alpha * 255 * colors[:, None, None]
     tiles[row, :, column] = blended.astype(np.uint8)
-    return tiles.reshape(canvas.shape)
+    return out
 
 
-def _as_tiles(canvas: np.ndarray, px: int) -> np.ndarray:
-    """A canvas as (rows, px, columns, px, 3)."""
+def _as_canvas(canvas: np.ndarray, px: int, off_grid: bool) -> np.ndarray:
+    """A canvas uint8 (height, width, 3); on a grid, whole rows and columns of patches."""
     require_integer("px", px, low=1)
     canvas = np.asarray(canvas)
     good = canvas.dtype == np.uint8 and canvas.ndim == 3 and canvas.shape[2] == 3
@@ -77,17 +88,20 @@ def _as_tiles(canvas: np.ndarray, px: int) -> np.ndarray:
     require(good, "canvas", found, "uint8 of shape (height, width, 3), as `read_canvas` gives it")
     height, width = canvas.shape[:2]
     found = Found(f"{px} for a canvas of {width} x {height} pixels")
-    require(height % px == 0 and width % px == 0, "px", found, "the px that the canvas was made with")
-    return canvas.reshape(height // px, px, width // px, px, 3)
+    good = off_grid or (height % px == 0 and width % px == 0)
+    require(good, "px", found, "the px that the canvas was made with")
+    return canvas
 
 
-def _as_places(places: ArrayLike, parameter: str, known: np.ndarray, limit: int) -> np.ndarray:
-    """Rows or columns of the `known` (n,) patches on a canvas that has `limit` of them, as int64."""
-    numbers = as_scores(places, len(known), parameter=parameter)
-    bad = numbers[(numbers % 1 != 0) | (numbers < 0) | (numbers >= limit)]
-    found, expected = Found(f"{bad[:1]}"), f"whole numbers from 0 to {limit - 1}, the last of this canvas"
-    require(not len(bad), parameter, found, expected)
-    return numbers[known].astype(np.int64)
+def _as_pixels(numbers: np.ndarray, parameter: str, px: int, limit: int, off_grid: bool) -> np.ndarray:
+    """First pixels of the patches on a canvas of `limit` pixels, int64 (n,), from their rows or columns."""
+    pixels = np.round(numbers * px)
+    whole = np.abs(pixels - numbers * px) < 1e-6 if off_grid else numbers % 1 == 0
+    bad = numbers[~whole | (pixels < 0) | (pixels + px > limit)]
+    kind = f"multiples of 1/{px}" if off_grid else "whole numbers"
+    expected = f"{kind} from 0 to {(limit - px) / px:g}, the last of this canvas"
+    require(not len(bad), parameter, Found(f"{bad[:1]}"), expected)
+    return pixels.astype(np.int64)
 
 
 def _as_color(color: ArrayLike, parameter: str) -> np.ndarray:

@@ -19,6 +19,8 @@ class PrepareOptions:
         overlap: pixels that neighbours share at `mag`.
         patch_encoder: see `encoders.load_encoder`.
         min_tissue_proportion: least fraction of tissue in a patch; 0 keeps every patch that touches tissue.
+        remove_penmarks: green, blue, red and black pen is no tissue, see `slides.pen`; without any, nothing changes.
+        show_tissue: also draw what was taken for tissue, pen and holes, into the folder `tissue`.
         mpp: µm per pixel at level 0, only for slides that do not say it.
         dtype: `float16` or `float32` features.
 
@@ -32,6 +34,8 @@ class PrepareOptions:
     overlap: int = 0
     patch_encoder: str = "efficientnet_lite0"
     min_tissue_proportion: float = 0.0
+    remove_penmarks: bool = True
+    show_tissue: bool = False
     mpp: float | None = None
     dtype: str = "float32"
 
@@ -42,6 +46,8 @@ class PrepareOptions:
         known = isinstance(self.patch_encoder, str) and self.patch_encoder.strip() != ""
         require(known, "patch_encoder", self.patch_encoder, "the name of an encoder, such as efficientnet_lite0")
         require_number("min_tissue_proportion", self.min_tissue_proportion, low=0, high=1)
+        for name in ("remove_penmarks", "show_tissue"):
+            require(isinstance(getattr(self, name), bool), name, getattr(self, name), "True or False")
         if self.mpp is not None:
             require_mpp(self.mpp)
         require(self.dtype in ("float16", "float32"), "dtype", self.dtype, "float16 or float32")

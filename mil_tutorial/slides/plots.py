@@ -123,7 +123,8 @@ def _frame(axis: Axes, number: int, label: int | None, text: str) -> None:
     axis.set_title(f"{number}" if label is None else f"{number}: {LABEL_NAMES[label]}", fontsize=9)
 
 
-def _rgb(color: str) -> tuple[int, ...]:
+def to_rgb(color: str) -> tuple[int, ...]:
+    """A colour such as #D55E00 as three numbers."""
     return tuple(bytes.fromhex(color[1:]))
 
 
@@ -185,11 +186,11 @@ def outline_patches(
     image = image.copy()
     factor = np.array(image.shape[1::-1]) / size_level0
     corners = np.round(coords * factor).astype(int), np.round((coords + side) * factor).astype(int) - 1
-    colors = {k: _rgb(v) for k, v in LABEL_COLORS.items()}
+    colors = {k: to_rgb(v) for k, v in LABEL_COLORS.items()}
     inset = 0 if known is None else 1  # frames of two colours must not cover each other
     for i in range(len(coords)):
         color = (40, 40, 40) if known is None else colors[known[i]]
         low, high = corners[0][i] + inset, corners[1][i] - inset
         cv2.rectangle(image, low.tolist(), high.tolist(), color, 1 + inset)
     scaled = [np.round(np.asarray(c) * factor).astype(np.int32) for c in contours]
-    return cv2.polylines(image, scaled, True, _rgb(ACCENT), 2, cv2.LINE_AA)
+    return cv2.polylines(image, scaled, True, to_rgb(ACCENT), 2, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""Open a slide, read one patch or all of it from the level that fits, lay its patches on a canvas.
+"""Open a slide, read one patch or all of it from the level that fits.
 
 A whole-slide image is a pyramid: level 0 is the full resolution, each further level the same image made smaller.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 
 import cv2
 import numpy as np
@@ -17,10 +15,10 @@ import openslide
 from openslide import AbstractSlide
 
 from mil_tutorial.errors import DataError, Found, require, require_integer, require_number
-from mil_tutorial.geometry import as_coords, as_side, grid_cells, grid_step
+from mil_tutorial.geometry import as_side
 from mil_tutorial.remote import place
 from mil_tutorial.slides.far import FarSlide, fetch_patches
-from mil_tutorial.slides.tiff import LARGEST_TILE, TiffLevel, open_level
+from mil_tutorial.slides.tiff import LARGEST_TILE
 
 BLOCK = 1024  # side in pixels of what is read from a level at once: whole tiles that stay in the cache
 
@@ -125,22 +123,23 @@ def read_patch(
     for parameter, value in (("x", x), ("y", y)):
         require_number(parameter, value)
     with opened(slide) as (own, own_path):
-        _require_readable(own, side, side / px, parameter="side_level0")
-        rgb = _read_region(own, (int(x), int(y)), (side, side), side / px, path or own_path)
-    return _resize(rgb, px)
+        require_readable(own, side, side / px, parameter="side_level0")
+        rgb = read_region(own, (int(x), int(y)), (side, side), side / px, path or own_path)
+    return resize_patch(rgb, px)
 
 
-def _require_readable(slide: AbstractSlide, side: int, downsample: float, *, parameter: str) -> None:
+def require_readable(slide: AbstractSlide, side: int, downsample: float, *, parameter: str) -> None:
     """A patch must fit into memory at the level that it is read from."""
     factor = slide.level_downsamples[slide.get_best_level_for_downsample(downsample * 1.01)]
     require(side / factor <= LARGEST_PATCH, parameter, side, f"at most {int(LARGEST_PATCH * factor)} for this slide")
 
 
-def _resize(rgb: np.ndarray, px: int) -> np.ndarray:
+def resize_patch(rgb: np.ndarray, px: int) -> np.ndarray:
+    """A square image made smaller or larger: uint8 (px, px, 3)."""
     return cv2.resize(rgb, (px, px), interpolation=cv2.INTER_AREA if rgb.shape[0] >= px else cv2.INTER_LINEAR)
 
 
-def _read_region(
+def read_region(
     slide: AbstractSlide,
     corner: tuple[int, int],
     size_level0: tuple[int, int],
@@ -206,95 +205,7 @@ def read_overview(slide: AbstractSlide, downsample: float, path: str | os.PathLi
             for left in range(0, columns, block):
                 right = min(columns, left + block)
                 x0, x1 = (round(c * width / columns) for c in (left, right))
-                region = _read_region(own, (x0, y0), (x1 - x0, y1 - y0), downsample, path or own_path)
+                region = read_region(own, (x0, y0), (x1 - x0, y1 - y0), downsample, path or own_path)
                 size = (right - left, bottom - top)
                 out[top:bottom, left:right] = cv2.resize(region, size, interpolation=cv2.INTER_AREA)
     return out
-
-
-def read_canvas(
-    slide: AbstractSlide | str | os.PathLike,
-    coords: np.ndarray,
-    patch_size_level0: int,
-    px: int = 50,
-    *,
-    step_level0: int | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lay the patches of a slide on a white canvas, each `px` pixels wide, at its place in the grid.
-
-    The patches are read from the pyramid level that fits `px`, many neighbours at once, on all cores.
-
-    Args:
-        slide: an open slide or its path.
-        coords: (n, 2) x, y of the patches' top-left corners in level-0 pixels.
-        patch_size_level0: side of a patch in level-0 pixels.
-        px: side of a patch on the canvas.
-        step_level0: distance between neighbours in level-0 pixels; by default it is read off the coordinates, so that
-            overlapping patches get places of their own, too.
-
-    Returns:
-        canvas uint8 ((max_row + 1) * px, (max_column + 1) * px, 3), rows (n,) and columns (n,) int64 from 0.
-
-    Raises:
-        ParameterError: coordinates are not (n, 2), a size is not a whole number of pixels, or the canvas is too large.
-        DataError: the slide is damaged.
-    """
-    coords, side = as_coords(coords), as_side(patch_size_level0)
-    require_integer("px", px, low=1)
-    step = grid_step(coords, side) if step_level0 is None else as_side(step_level0, parameter="step_level0")
-    columns, rows = grid_cells(coords, step).T
-    height, width = ((int(places.max(initial=0)) + 1) * px for places in (rows, columns))
-    found = Found(f"{px}, which gives a canvas of {width} x {height} pixels")
-    require(height * width <= LARGEST_IMAGE, "px", found, "a smaller number, and coordinates of one slide")
-    canvas = np.full((height, width, 3), 255, np.uint8)
-    with opened(slide) as (own, path):
-        if len(coords):
-            _lay_patches(own, path, canvas, coords, rows, columns, side, step, px)
-    return canvas, rows, columns
-
-
-def _lay_patches(
-    slide: AbstractSlide,
-    path: str,
-    canvas: np.ndarray,
-    coords: np.ndarray,
-    rows: np.ndarray,
-    columns: np.ndarray,
-    side: int,
-    step: int,
-    px: int,
-) -> None:
-    """Read the patches, block by block, and write them into the canvas."""
-    # Twice as many pixels as asked for: from the nearest level, the canvas differs nearly twice as much from level 0's.
-    downsample = max(1.0, side / px / 2)
-    _require_readable(slide, side, downsample, parameter="patch_size_level0")
-    level = slide.get_best_level_for_downsample(downsample * 1.01)
-    factor = slide.level_downsamples[level]
-    per_block = max(1, int(2 * BLOCK * factor / step))
-    _, block = np.unique(rows // per_block * (columns.max() + 1) + columns // per_block, return_inverse=True)
-    order = np.argsort(block, kind="stable")
-    size = max(1, round(side / factor))  # of a patch in pixels of that level
-
-    fetch_patches(slide, coords, side, side / downsample)
-
-    def lay(members: np.ndarray, tiles: TiffLevel | None) -> None:
-        low, high = coords[members].min(0), coords[members].max(0) + side
-        if tiles is None:
-            region = _read_region(slide, tuple(low.tolist()), tuple((high - low).tolist()), downsample, path)
-        else:
-            start, extent = np.round(low / factor).astype(int), np.ceil((high - low) / factor).astype(int)
-            region = tiles.read(*start.tolist(), *extent.tolist())
-        for i, (x, y) in zip(members, np.round((coords[members] - low) / factor).astype(int).tolist(), strict=True):
-            r, c = rows[i] * px, columns[i] * px
-            canvas[r : r + px, c : c + px] = _resize(region[y : y + size, x : x + size], px)
-
-    try:
-        with open_level(slide, path, level, samples=3) as tiles, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            blocks = np.split(order, np.flatnonzero(np.diff(block[order])) + 1)
-            list(pool.map(partial(lay, tiles=tiles), blocks))
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # tifffile and its codecs report damage in many ways; each means this file is not whole
-        raise DataError(
-            f"{path}: cannot be read at level {level} ({error!s:.160}). The file is damaged. Copy it again."
-        ) from error

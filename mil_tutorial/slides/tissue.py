@@ -6,15 +6,18 @@ import cv2
 import numpy as np
 
 from mil_tutorial.errors import Found, require
+from mil_tutorial.slides.pen import find_pen
 
 TISSUE_MPP = 8.0  # µm per pixel at which tissue is looked for
 
 
-def segment_tissue(overview: np.ndarray) -> np.ndarray:
+def segment_tissue(overview: np.ndarray, *, remove_penmarks: bool = True) -> np.ndarray:
     """Find tissue by Otsu's threshold on colour saturation: stained tissue is coloured, glass is grey.
 
     Args:
         overview: uint8 (h, w, 3) RGB at about 8 µm per pixel.
+        remove_penmarks: pen is no tissue and does not count for the threshold, see `slides.pen`. Without any, the
+            result is the same.
 
     Returns:
         uint8 (h, w), 1 where there is tissue. Specks are dropped and small holes are filled.
@@ -28,6 +31,11 @@ def segment_tissue(overview: np.ndarray) -> np.ndarray:
     >>> int(tissue[40, 40]), int(tissue[5, 5])
     (1, 0)
     """
+    return divide_overview(overview, remove_penmarks=remove_penmarks)[0]
+
+
+def divide_overview(overview: np.ndarray, *, remove_penmarks: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Tissue as `segment_tissue` finds it, and the pen that was left out, bool (h, w)."""
     overview = np.asarray(overview)
     good = overview.ndim == 3 and overview.shape[2] == 3 and overview.size > 0 and overview.dtype == np.uint8
     found = Found(f"shape {overview.shape} of {overview.dtype}")
@@ -36,15 +44,18 @@ def segment_tissue(overview: np.ndarray) -> np.ndarray:
     hsv = cv2.cvtColor(smooth, cv2.COLOR_RGB2HSV)
     saturation = hsv[:, :, 1].copy()
     saturation[hsv[:, :, 2] < 60] = 0  # black: beyond the scanned area, or marker ink
-    threshold, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_OTSU)
+    pen = find_pen(overview) if remove_penmarks else np.zeros(saturation.shape, bool)
+    counts = saturation[~pen].reshape(1, -1) if pen.any() else saturation
+    threshold = cv2.threshold(counts, 0, 255, cv2.THRESH_OTSU)[0] if counts.size else 0
     lowest = max(threshold * 0.9, 12)  # Otsu alone loses pale tissue; 12: glass has a tint
-    tissue: np.ndarray = (saturation > lowest).astype(np.uint8)
+    tissue: np.ndarray = ((saturation > lowest) & ~pen).astype(np.uint8)
     tissue = cv2.morphologyEx(tissue, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
     contours, tree = cv2.findContours(tissue, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     for i, contour in enumerate(contours):
         if cv2.contourArea(contour) < 50:  # 50 px are 0.0032 mm²: dust, or a gap in the tissue
             cv2.drawContours(tissue, contours, i, int(tree[0, i, 3] >= 0), cv2.FILLED)
-    return tissue
+    tissue[pen] = 0
+    return tissue, pen
 
 
 def tissue_fraction(tissue: np.ndarray, coords: np.ndarray, side: int, downsample: tuple[float, float]) -> np.ndarray:

@@ -474,9 +474,12 @@ print(sorted(p.name for p in out.iterdir()))
 # %%
 from torchmil.visualize import draw_heatmap_wsi
 
-theirs = draw_heatmap_wsi(canvas, min_max, 50, rows, columns)
-assert np.abs(theirs.astype(int) - prediction.astype(int)).max() <= 2
-print("equal, up to 2 of 255")
+if rows.dtype.kind == "i":
+    theirs = draw_heatmap_wsi(canvas, min_max, 50, rows, columns)
+    assert np.abs(theirs.astype(int) - prediction.astype(int)).max() <= 2
+    print("equal, up to 2 of 255")
+else:
+    print("here each piece of tissue has its own grid: rows and columns are fractions, which torchmil does not take")
 
 # %% [markdown]
 # ## What can go wrong

@@ -39,7 +39,9 @@ def test_every_command_has_help(capsys, command):
 
 
 def test_every_module_with_options_is_a_command(repo):
-    texts = {p.stem: p.read_text(encoding="utf-8") for p in (repo / "mil_tutorial" / "commands").glob("*.py")}
+    texts = {
+        p.stem.rstrip("_"): p.read_text(encoding="utf-8") for p in (repo / "mil_tutorial" / "commands").glob("*.py")
+    }
     assert {name for name, text in texts.items() if "\ndef options(" in text} == set(COMMANDS) == set(parsers())
 
 

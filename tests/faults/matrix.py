@@ -136,6 +136,17 @@ def jobs(base: Path) -> list[Job]:
         result = ["--out", w / "out" / "abmil.pt", "--checkpoint", w / "out" / "steps", "--resume"]
         return ["train", "--data", w / "root", "--epochs", 4, *result]
 
+    def shared(work):
+        shutil.copytree(base / "root" / RUN / "features_efficientnet_lite0", work / "shared" / "h5_files")
+
+    def bring(w):
+        return ["import", w / "shared", w / "out", "--encoder", "e"]
+
+    def swap_shared(work):
+        with h5py.File(work / "shared" / "h5_files" / "normal_001.h5", "r+") as file:
+            file["features"][...] = file["features"][...] * 1.5
+            file["features"].attrs.pop("crc32", None)
+
     def asking(command):
         return lambda w: [command, "--data", w / "root", "--checkpoint", w / "model" / "abmil.pt", "--out", w / "out"]
 
@@ -148,6 +159,7 @@ def jobs(base: Path) -> list[Job]:
         Job("fixture", lambda work: None, fixture, out),
         Job("prepare", tiny, prepare, out, replace=another("images", ".tif")),
         Job("labels", tiny_prepared, labels, out, replace=another("masks", "_mask.tif")),
+        Job("import", shared, bring, out, replace=swap_shared),
         Job("pack", tree_of(base), lambda w: ["pack", "--data", w / "root"], (packed,), replace=swap),
         Job("train", tree_of(base), train, out, unfinished=("steps",), replace=swap),
         Job("evaluate", with_model, asking("evaluate"), out, replace=swap),
