@@ -271,22 +271,22 @@ class TridentWSIDataset(Dataset):
         if self.store is not None:  # it is mapped: the system keeps what there is room for
             features, corners = self._read_store(self.store, name)
             return torch.from_numpy(features), corners
-        kept = [self._features.find(key, name) for key in ("X", "corners", "step")]
-        if kept[0] is not None and kept[1] is not None and kept[2] is not None:
-            return kept[0], (kept[1].numpy(), int(kept[2]))
+        kept = self._features.find("rows", name)
+        if kept is not None:
+            X, coords, step = kept
+            return X, (coords.numpy(), int(step))
         needed = bool({"coords", "adj", "y_inst"} & set(self.bag_keys)) or self.patch_size is not None
         features, corners = self._read_file(name, needed)
         X = torch.from_numpy(features)
         if get_worker_info() is None:  # each worker of a loader would keep its own
-            tensors = {"X": X, "corners": torch.from_numpy(corners[0]), "step": torch.tensor(corners[1])}
-            for key, tensor in tensors.items():
-                self._features.keep(key, name, tensor)
+            self._features.keep("rows", name, X, torch.from_numpy(corners[0]), torch.tensor(corners[1]))
         return X, corners
 
     @property
     def reads_files(self) -> bool:
         """Whether some bags have to be read from files each time: those that are not kept in memory."""
-        return self.store is None and not all(n in self._kept or self._features.has("X", n) for n in self.bag_names)
+        kept = (n in self._kept or self._features.find("rows", n) is not None for n in self.bag_names)
+        return self.store is None and not all(kept)
 
     def _adjacency(self, places: np.ndarray, features: np.ndarray) -> torch.Tensor:
         weigh = features if self.adj_with_dist else None

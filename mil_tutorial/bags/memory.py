@@ -23,6 +23,9 @@ FEATURES = 2**30  # bytes of features that it may remember, if they are no more 
 PART = 1 / 8
 
 
+Tensors = tuple[torch.Tensor, ...]
+
+
 def room_for_features() -> int:
     """Bytes of features that a dataset may remember now."""
     return min(FEATURES, int(psutil.virtual_memory().available * PART))
@@ -39,34 +42,36 @@ class Memory:
 
     def __init__(self, room: int) -> None:
         self.room, self.bytes = room, 0
-        self._tensors: dict[tuple[str, str], tuple[torch.Tensor, int]] = {}
+        self._tensors: dict[tuple[str, str], tuple[Tensors, tuple[int, ...]]] = {}
 
     def __reduce__(self) -> tuple[type[Memory], tuple[int]]:
         return Memory, (self.room,)
 
-    def has(self, key: str, name: str) -> bool:
-        """Whether it holds the tensor `key` of slide `name`, unchanged."""
-        tensor, version = self._tensors.get((key, name), (None, 0))
-        return tensor is not None and tensor._version == version
+    def find(self, key: str, name: str) -> Tensors | None:
+        """The tensors `key` of slide `name`, if they are here and unchanged."""
+        tensors, versions = self._tensors.get((key, name), ((), (-1,)))
+        return tensors if tuple(t._version for t in tensors) == versions else None
 
-    def find(self, key: str, name: str) -> torch.Tensor | None:
-        """The tensor `key` of slide `name`, if it is here."""
-        return self._tensors[key, name][0] if self.has(key, name) else None
-
-    def keep(self, key: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor; it is kept if there is room."""
-        size = tensor._nnz() * 20 if tensor.is_sparse else tensor.nbytes
+    def keep(self, key: str, name: str, *tensors: torch.Tensor) -> None:
+        """Keep tensors that belong together, if there is room for all."""
         old = self._tensors.pop((key, name), None)
-        self.bytes -= 0 if old is None else size
-        if self.bytes + size <= self.room:
-            self._tensors[key, name] = tensor, tensor._version
-            self.bytes += size
-        return tensor
+        self.bytes -= 0 if old is None else _bytes(old[0])
+        if self.bytes + _bytes(tensors) <= self.room:
+            self._tensors[key, name] = tensors, tuple(t._version for t in tensors)
+            self.bytes += _bytes(tensors)
 
     def get(self, key: str, name: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The tensor `key` of slide `name`, built if it is not here."""
         found = self.find(key, name)
-        return self.keep(key, name, build()) if found is None else found
+        if found is not None:
+            return found[0]
+        tensor = build()
+        self.keep(key, name, tensor)
+        return tensor
+
+
+def _bytes(tensors: Tensors) -> int:
+    return sum(t._nnz() * 20 if t.is_sparse else t.nbytes for t in tensors)
 
 
 def pick_indices(indices: Iterable[int], n: int) -> list[int]:

@@ -24,9 +24,7 @@ TISSUE_COLOR = [0, 158, 115]  # in QuPath
 PARTS = {"tissue": (ACCENT, 0.4), "pen": (TUMOR, 0.8), "hole": (NORMAL, 0.6)}
 
 
-def write_thumbnails(
-    slide: AbstractSlide, patches: Patches, tissue: np.ndarray, *, job_dir: Path, run: Path
-) -> None:
+def write_thumbnails(slide: AbstractSlide, patches: Patches, tissue: np.ndarray, *, job_dir: Path, run: Path) -> None:
     """Write a slide's `thumbnails`, `contours` and `contours_geojson` below `job_dir`, `visualization` below `run`.
 
     Args:

@@ -127,7 +127,7 @@ def test_bags_that_fit_are_read_once_and_others_each_time(tree, monkeypatch):
         _ = [whole[i] for i in range(len(whole))]
     assert sorted(read) == whole.get_bag_names() and not whole.reads_files
 
-    monkeypatch.setattr("mil_tutorial.bags.memory.FEATURES", first.nbytes)
+    monkeypatch.setattr("mil_tutorial.bags.memory.FEATURES", first.nbytes + 8)
     read.clear()
     whole = dataset_of(tree, bag_keys=["X", "Y"])
     for _ in range(2):
