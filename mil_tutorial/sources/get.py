@@ -1,0 +1,214 @@
+"""Get one slide of CAMELYON16: its published features as TRIDENT's files, its patch labels, and its own files if asked.
+
+Each step leaves a whole file and is not done again, so a slide goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mil_tutorial.errors import DataError
+from mil_tutorial.geometry import Geometry
+from mil_tutorial.remote import Head, download
+from mil_tutorial.slides.labels import LabelRule, label_slide
+from mil_tutorial.sources.bucket import key_of, read_slide_size, slide_url, url_of
+from mil_tutorial.sources.camelyon16 import partly_annotated
+from mil_tutorial.sources.hdf5_slides import Place, open_remote_h5, parse_arrays
+from mil_tutorial.sources.pieces import append_ranges
+from mil_tutorial.sources.sets import FeatureSet
+from mil_tutorial.trident import Patches, read_patches, run_folder, write_features, write_patches
+
+PATCH, MAGNIFICATION, LEVEL0_MAGNIFICATION = 256, 20.0, 40.0  # of AEM and of torchmil: 256 px at level 1
+
+SIDE = 512  # of a patch in level-0 pixels
+
+WORK = ".get"  # folder of a data root: what is not whole yet
+
+_one_file = threading.Lock()  # a whole file comes over several connections, so one at a time
+
+
+def nothing(count: int) -> None:
+    """For whoever does not want to be told."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the files of one slide lie in a data root."""
+
+    root: Path
+    name: str
+    encoder: str
+
+    @property
+    def run(self) -> Path:
+        """TRIDENT's folder of the run."""
+        return run_folder(self.root / "trident_processed", MAGNIFICATION, PATCH, 0)
+
+    @property
+    def patches(self) -> Path:
+        """Corners."""
+        return self.run / "patches" / f"{self.name}_patches.h5"
+
+    @property
+    def features(self) -> Path:
+        """Features."""
+        return self.run / f"features_{self.encoder}" / f"{self.name}.h5"
+
+    @property
+    def labels(self) -> Path:
+        """Patch labels."""
+        return self.run / "patch_labels" / f"{self.name}.h5"
+
+    @property
+    def part(self) -> Path:
+        """What has been fetched of its features."""
+        return self.root / WORK / self.encoder / f"{self.name}.part"
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything is there."""
+        return all(path.is_file() for path in (self.patches, self.features, self.labels))
+
+
+def get_slide(
+    name: str,
+    wsi_label: int,
+    root: Path,
+    features: FeatureSet,
+    place: Place | None,
+    head: Head,
+    *,
+    labels_from: str = "masks",
+    checksums: Mapping[str, str],
+    told: Callable[[int], object] = nothing,
+    connections: int = 1,
+) -> None:
+    """Get one slide out of an HDF5 file: corners, features, the mask or annotation if it has tumour, patch labels.
+
+    Args:
+        name, wsi_label: of the slide; 1 with tumour, 0 without.
+        root: of the data.
+        features: the set that is fetched; `head` and `place` say of its file, and of the slide in it.
+        place, head: see `hdf5_slides.find_places`, `remote.remote_size`; no place where its features are there.
+        labels_from: `masks` or `annotations`.
+        checksums: md5 by key, see `bucket.parse_checksums`.
+        told: is told how many bytes more are there.
+        connections: how many requests run at a time for its features.
+
+    Raises:
+        DataError: something cannot be fetched or written, or does not fit together; the message names the address.
+    """
+    files = Files(root, name, features.name)
+    if place is not None and not files.features.is_file():
+        values, coords = _fetch_arrays(files, features.url, place, head, told, connections)
+        patches = save_patches(files, coords, features.url)
+        if not np.isfinite(values).all():
+            raise DataError(f"{features.url}: the features of slide {name} are not all numbers. Take another set.")
+        write_features(files.features, values, patches, features.name)
+        files.part.unlink(missing_ok=True)
+    get_labels(files, wsi_label, labels_from=labels_from, checksums=checksums, told=told)
+
+
+def _fetch_arrays(
+    files: Files, url: str, place: Place, head: Head, told: Callable[[int], object], connections: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features and corners of one slide."""
+    if place.ranges is None:  # HDF5 must unpack it
+        with open_remote_h5(url, head) as file:
+            group = file[files.name]
+            arrays = group["feat"][...], group["coords"][...]
+        told(place.size)
+        return arrays
+    append_ranges(url, place.ranges, files.part, told=told, connections=connections)
+    try:
+        return parse_arrays(place, files.part.read_bytes())
+    except OSError as error:
+        raise DataError(f"{files.part}: cannot be read again ({error.strerror}). Check the disk.") from error
+
+
+def save_patches(files: Files, coords: np.ndarray, source: str) -> Patches:
+    """Write the corners with the slide's true size, from its own header; those that are there must be the same.
+
+    Args:
+        files, coords, source: the slide, its corners (n, 2) in level-0 pixels, and the address that they come from.
+
+    Raises:
+        DataError: they lie outside the slide, or others are there.
+    """
+    if files.patches.is_file():
+        there = read_patches(files.patches)
+        if not np.array_equal(there.coords, coords):
+            raise DataError(
+                f"{files.patches}: has other patches than {source}. Features of different grids cannot share a data"
+                " root. Take another folder for this set."
+            )
+        return there
+    width, height = read_slide_size(slide_url(files.name))
+    geometry = Geometry(PATCH, 0, MAGNIFICATION, LEVEL0_MAGNIFICATION, width, height, SIDE)
+    good = coords.ndim == 2 and coords.shape[1] == 2 and np.isfinite(coords).all()
+    if not good or (len(coords) and (coords.min() < 0 or (coords.max(0) >= (width, height)).any())):
+        raise DataError(
+            f"{source}: the patches of slide {files.name} do not lie on it; it has {width} x {height} pixels."
+            " The file is another one than it was. Take another set."
+        )
+    write_patches(files.patches, coords, geometry, source=source)
+    return Patches(files.name, np.asarray(coords, np.int64), geometry)
+
+
+def get_labels(
+    files: Files,
+    wsi_label: int,
+    *,
+    labels_from: str,
+    checksums: Mapping[str, str],
+    told: Callable[[int], object] = nothing,
+) -> None:
+    """Label the patches of a slide that has corners, from its mask or annotation. Normal slides need none.
+
+    Args, Raises: as `get_slide`.
+    """
+    if files.labels.is_file():
+        return
+    if wsi_label:
+        fetch_file(labels_from, files.name, files.root, checksums=checksums, progress=told)
+    label_slide(
+        files.name,
+        wsi_label,
+        coords_dir=files.patches.parent,
+        save_dir=files.labels.parent,
+        rule=replace(LabelRule(), partly_annotated=files.name in partly_annotated()),
+        masks_dir=files.root / "masks" if labels_from == "masks" else None,
+        annotations_dir=files.root / "annotations" if labels_from == "annotations" else None,
+    )
+
+
+def fetch_file(
+    kind: str,
+    name: str,
+    root: Path,
+    *,
+    checksums: Mapping[str, str],
+    progress: bool | Callable[[int], object] = True,
+) -> Path:
+    """Fetch a whole file of a slide from the bucket into a data root, unless it is there; go on where it stopped.
+
+    Args:
+        kind: `images`, `masks` or `annotations`.
+        name, root: of the slide, and of the data.
+        checksums: md5 by key; a file that it does not name is not compared.
+        progress: show a bar, or a function that is told how many bytes more are there.
+
+    Raises:
+        DataError: there is no such file, it cannot be fetched, or it is not what the checksum says.
+    """
+    key = key_of(kind, name)
+    path = root / key
+    if not path.is_file():
+        with _one_file:
+            download(url_of(key), path, md5=checksums.get(key), progress=progress)
+    return path
