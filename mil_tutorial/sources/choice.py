@@ -79,9 +79,9 @@ def describe_choice(table: pd.DataFrame, names: Collection[str]) -> str:
         part = part.assign(lesion_size=part["lesion_size"].astype(size))
         counts.append(part.groupby([*centre, "center"], observed=True).size())
     lines = [f"{'split':<7}{'lesions':<9}{'centre':<9}{'slides':>12}"]
-    for key, total in counts[1].items():
-        split, lesion, place = map(str, tuple(key))
-        lines.append(f"{split:<7}{lesion:<9}{place:<9}{f'{counts[0].get(key, 0)} of {total}':>12}")
+    for split, lesion, place, total in counts[1].reset_index(name="total").itertuples(index=False):
+        some = f"{counts[0].get((split, lesion, place), 0)} of {total}"
+        lines.append(f"{split:<7}{lesion:<9}{place:<9}{some:>12}")
     lines.append(f"{'all':<25}{f'{len(chosen)} of {len(table)}':>12}")
     return "\n".join(lines)
 

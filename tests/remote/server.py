@@ -65,6 +65,7 @@ class LocalServer(ThreadingHTTPServer):
     """Serves `folder`; `log` keeps every request."""
 
     daemon_threads = True
+    request_queue_size = 128  # more connections at once than the usual five
 
     def __init__(self, folder: Path):
         super().__init__(("127.0.0.1", 0), Handler)
