@@ -27,6 +27,9 @@ from mil_tutorial.sources.pieces import Range
 SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS_OF_FILE = 1 << 9, 1 << 13, 1_000_000
 
 
+KEPT = 8  # slides that are looked up before what was found is written down
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a slide's values lie in the file.
@@ -83,13 +86,14 @@ def find_places(
     missing: list[str] = []
     if wanted:
         with open_remote_h5(url, head) as file:
-            for name in wanted:
+            for number, name in enumerate(wanted, 1):
                 if name in file:
                     known[name] = _place(file[name], url)
                 else:
                     missing.append(name)
                 told(1)
-        write_json(note, {**version, "places": {name: asdict(place) for name, place in known.items()}})
+                if number % KEPT == 0 or number == len(wanted):
+                    write_json(note, {**version, "places": {n: asdict(place) for n, place in known.items()}})
     return {name: known[name] for name in names if name in known}, missing
 
 

@@ -16,7 +16,8 @@ from mil_tutorial.remote.answers import stream
 
 CONNECTIONS = 8
 
-SMALLEST, LARGEST = 1 << 14, 1 << 20  # bytes of a request; a killed run loses those that were under way
+# Requests of a slide, and the bytes of each: a killed run loses those that were under way.
+PIECES, SMALLEST, LARGEST = 32, 1 << 14, 1 << 20
 
 ARCHIVE_PIECE = 1 << 22
 
@@ -68,7 +69,7 @@ def append_ranges(
         with open(path, "ab") as file:
             if (have := file.tell()) > total:
                 file.truncate(have := 0)
-            piece = min(max(total // 16, SMALLEST), LARGEST)
+            piece = min(max(total // PIECES, SMALLEST), LARGEST)
             for content in read_in_order(url, skip(ranges, have), piece=piece, connections=connections):
                 file.write(content)
                 file.flush()

@@ -86,20 +86,23 @@ def write_bucket(folder: Path) -> None:
     content = (root / "images" / f"{NAMES[0]}.tif").read_bytes()
     (root / "annotations").mkdir()
     lines = ["image,type,class,center"]
+    glass[300:-300, 300:-300] = 1
+    write_tiff(root / "masks" / "tissue.tif", glass, compression="lzw")
+    tissue = (root / "masks" / "tissue.tif").read_bytes()
+    (root / "masks" / "tissue.tif").unlink()
     for name in NAMES:
         (root / "images" / f"{name}.tif").write_bytes(content)
-        mask = glass.copy()
-        mask[300:-300, 300:-300] = 1
+        (root / "masks" / f"{name}_mask.tif").write_bytes(tissue)
         if name in TUMOR:
             left, top, right, bottom = tumor_box(name)
+            mask = glass.copy()
             mask[top:bottom, left:right] = 2
+            write_tiff(root / "masks" / f"{name}_mask.tif", mask, compression="lzw")
             points = [(left, top), (right, top), (right, bottom), (left, bottom)]
             corner = "".join(f'<Coordinate Order="{i}" X="{x}" Y="{y}"/>' for i, (x, y) in enumerate(points))
-            (root / "annotations" / f"{name}.xml").write_text(
-                '<?xml version="1.0"?><ASAP_Annotations><Annotations><Annotation Name="a" Type="Polygon"'
-                f' PartOfGroup="Tumor"><Coordinates>{corner}</Coordinates></Annotation></Annotations></ASAP_Annotations>'
-            )
-        write_tiff(root / "masks" / f"{name}_mask.tif", mask, compression="lzw")
+            polygon = f'<Annotation Name="a" Type="Polygon" PartOfGroup="Tumor"><Coordinates>{corner}</Coordinates>'
+            whole = f"<ASAP_Annotations><Annotations>{polygon}</Annotation></Annotations></ASAP_Annotations>"
+            (root / "annotations" / f"{name}.xml").write_text(f'<?xml version="1.0"?>{whole}')
         kind = "tumor" if name in TUMOR else "normal"
         size = ("macro" if name in MACRO else "micro") if name in TUMOR else "negative"
         lines.append(f"{name}.tif,{kind},{size},{int(name in UMCU)}")
@@ -134,7 +137,9 @@ def write_archives(folder: Path, dim: int = 32) -> None:
     coords = {name: torchmil_corners(name) for name in NAMES}
     contents = {
         "coords": coords,
-        "patch_labels": {n: (fraction(n, c) > 0.5 if n in TUMOR else c[:, 0] < 0).astype(int) for n, c in coords.items()},
+        "patch_labels": {
+            n: (fraction(n, c) > 0.5 if n in TUMOR else c[:, 0] < 0).astype(int) for n, c in coords.items()
+        },
         "features/features_UNI": {n: features(n, len(c), dim, "f4") for n, c in coords.items()},
     }
     for file, arrays in contents.items():
