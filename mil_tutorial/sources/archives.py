@@ -28,6 +28,8 @@ from mil_tutorial.trident import coords_digest, read_patches, write_features, wr
 
 BUFFER = 1 << 18  # bytes that are unpacked at once
 
+END = 1 << 20  # bytes that may follow the last file of an archive
+
 LARGEST = 1 << 31  # bytes of one slide; more is no slide
 
 
@@ -65,6 +67,11 @@ def read_archive(
                 f"{url}: cannot be read as a tar.gz of NumPy arrays ({error!s:.120}). The file there is damaged, or"
                 " another one than it was."
             ) from error
+        if body.left > BUFFER + END:
+            raise DataError(
+                f"{url}: cannot be read as a tar.gz any more {body.left:,} bytes before its end, and"
+                f" {', '.join(sorted(left)[:5])} did not come before. The file there is damaged."
+            )
     raise DataError(
         f"{url}: does not have {', '.join(sorted(left)[:5])}{' and more' if len(left) > 5 else ''}."
         " Choose other slides."

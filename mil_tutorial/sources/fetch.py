@@ -14,12 +14,12 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from mil_tutorial.errors import DataError, require
-from mil_tutorial.files import written_whole
+from mil_tutorial.files import HEX, written_whole
 from mil_tutorial.remote import Head, download, remote_size
 from mil_tutorial.sources.archives import archives_of, get_from_archives
 from mil_tutorial.sources.bucket import CHECKSUMS, key_of, parse_checksums, url_of
 from mil_tutorial.sources.camelyon16 import camelyon16_slides
-from mil_tutorial.sources.get import WORK, fetch_file, get_slide
+from mil_tutorial.sources.get import WORK, Files, fetch_file, get_slide
 from mil_tutorial.sources.pieces import CONNECTIONS
 from mil_tutorial.sources.plan import Plan, SetPlan, begin, check_space, in_words, make_plan
 from mil_tutorial.sources.provenance import covers, write_provenance
@@ -111,9 +111,18 @@ def _carry_out(plan: Plan, progress: bool) -> None:
             else:
                 _get_slides(part, plan, labels, checksums, told)
     heads = {p.features.name: p.heads or _heads(p) for p in plan.sets}
+    _remove_left_over(plan)
     write_tables(plan.root, plan.table, plan.names)
     write_provenance(plan, heads)
     shutil.rmtree(plan.root / WORK, ignore_errors=True)
+
+
+def _remove_left_over(plan: Plan) -> None:
+    """Remove the temporary files of killed runs: nobody else fetches into this root, so they belong to nobody."""
+    run = Files(plan.root, "", "").run
+    for folder in (plan.root, plan.root / "evaluation", *run.glob("*")):
+        for left in folder.glob(f".*.{HEX}.*"):
+            left.unlink(missing_ok=True)
 
 
 def _heads(part: SetPlan) -> dict[str, Head]:

@@ -100,13 +100,16 @@ class Body(io.RawIOBase):
     """A whole file on a server as a file object that is read once, from its beginning, for `tarfile`.
 
     A server that sends files only as a whole will do, too.
+
+    Attributes:
+        left: bytes that have not been read.
     """
 
     def __init__(self, url: str, size: int, *, told: Callable[[int], object], connections: int = CONNECTIONS):
         super().__init__()
-        self.name, self._size, self._told = url, size, told
+        self.name, self._size, self._told, self.left = url, size, told, size
         self._pieces = read_in_order(url, [(0, size)], piece=ARCHIVE_PIECE, connections=connections)
-        self._left = memoryview(b"")
+        self._held = memoryview(b"")
         self._begun = False
 
     def readable(self) -> bool:
@@ -115,11 +118,12 @@ class Body(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer with what comes next; 0 at the end."""
-        if not len(self._left):
-            self._left = memoryview(self._next())
-            self._told(len(self._left))
-        count = min(len(buffer), len(self._left))
-        buffer[:count], self._left = self._left[:count], self._left[count:]
+        if not len(self._held):
+            self._held = memoryview(self._next())
+            self._told(len(self._held))
+        count = min(len(buffer), len(self._held))
+        buffer[:count], self._held = self._held[:count], self._held[count:]
+        self.left -= count
         return count
 
     def _next(self) -> bytes:
