@@ -141,7 +141,7 @@ class DataRoot:
     def slide_path(self, name: str) -> Path | str:
         """The slide's file; the fixture draws it now if it is not there yet (about 3 s).
 
-        Of a root that `get` made it is the file if that is there (`get --whole`), otherwise the slide's **address**:
+        Of a root that `get` made it is the file if that has been fetched, otherwise the slide's **address**:
         a slide has 1.8 GB on average, and `open_slide`, `read_canvas` and `view_heatmap` take the address as it is and
         read only the tiles that they need.
 

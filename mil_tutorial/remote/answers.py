@@ -112,6 +112,7 @@ def wait(failures: int, least: float = 0.0) -> None:
 
 
 def unreachable(url: str, error: Exception) -> DataError:
+    """What to say when no server answers."""
     why = f"{error!s:.160}".rpartition(">: ")[2] or type(error).__name__
     if isinstance(error, SSLError):
         return DataError(
