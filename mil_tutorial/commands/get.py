@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mil_tutorial.data import default_root
 from mil_tutorial.errors import require
-from mil_tutorial.sources.fetch import fetch_camelyon16, fetch_whole
+from mil_tutorial.sources.fetch import fetch_camelyon16, fetch_whole, require_slides
 from mil_tutorial.sources.plan import LABELS_FROM, SLIDES
 from mil_tutorial.sources.sets import SETS
 
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     root = (Path(args.root).expanduser() if args.root else default_root()).resolve()
     chosen = args.slides is not None or args.names or args.all
     require(args.slides is None or args.slides >= 1, "slides", args.slides, "a whole number of at least 1")
+    require_slides(args.whole or [], parameter="whole")
     if chosen or not args.whole:
         plan = fetch_camelyon16(
             root,

@@ -21,7 +21,7 @@ from mil_tutorial.sources.bucket import CHECKSUMS, key_of, parse_checksums, url_
 from mil_tutorial.sources.camelyon16 import camelyon16_slides
 from mil_tutorial.sources.get import WORK, Files, fetch_file, get_slide
 from mil_tutorial.sources.pieces import CONNECTIONS
-from mil_tutorial.sources.plan import Plan, SetPlan, begin, check_space, in_words, make_plan
+from mil_tutorial.sources.plan import LOCK, Plan, SetPlan, begin, check_space, in_words, make_plan
 from mil_tutorial.sources.provenance import covers, write_provenance
 
 MOST_FAILURES = 3  # slides that may fail before the others are given up: then it is the network, not the slides
@@ -36,10 +36,14 @@ def alone(root: Path) -> Iterator[None]:
     Raises:
         DataError: somebody does.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root.parent / f".{root.name}.lock", timeout=0)
     try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / LOCK, timeout=0)
         lock.acquire()
+    except OSError as error:
+        raise DataError(
+            f"{root}: cannot be written to ({error.strerror}). Choose a folder you may write to."
+        ) from error
     except Timeout as error:
         raise DataError(
             f"{root}: another process is fetching into this folder. Wait until it is done, then run it again."
@@ -204,6 +208,13 @@ def write_tables(root: Path, table: pd.DataFrame, names: Iterable[str]) -> None:
             temporary.write_bytes(part.to_csv(index=False, lineterminator="\n").encode())
 
 
+def require_slides(names: Iterable[str], *, parameter: str = "names") -> None:
+    """Raise `ParameterError` that names `parameter` unless these are slides of CAMELYON16."""
+    known = set(camelyon16_slides()["wsi_name"])
+    for name in names:
+        require(name in known, parameter, name, "the name of a slide of CAMELYON16, such as 'tumor_091'")
+
+
 def fetch_whole(root: Path, kind: str, names: Sequence[str], *, say: Callable[[str], object] = print) -> list[Path]:
     """Fetch whole files of slides from the bucket into a data root; md5 is compared, and what is there stays.
 
@@ -220,9 +231,7 @@ def fetch_whole(root: Path, kind: str, names: Sequence[str], *, say: Callable[[s
         ParameterError: there is no such slide.
         DataError: it cannot be fetched.
     """
-    known = set(camelyon16_slides()["wsi_name"])
-    for name in names:
-        require(name in known, "name", name, "the name of a slide of CAMELYON16, such as 'tumor_091'")
+    require_slides(names)
     if all((root / key_of(kind, name)).is_file() for name in names):
         return [root / key_of(kind, name) for name in names]
     begin(root)

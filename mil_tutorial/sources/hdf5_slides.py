@@ -115,8 +115,8 @@ def open_remote_h5(url: str, head: Head) -> Iterator[h5py.File]:
         if file.error is not None:  # HDF5 swallows what its file object raised
             raise file.error from error
         raise DataError(
-            f"{url}: cannot be read as HDF5 ({error!s:.160}). The file there is another one than it was, or damaged. The"
-            " probe of `mil-tutorial get camelyon16` shows what else has changed."
+            f"{url}: cannot be read as HDF5 ({error!s:.160}). The file there is another one than it was, or damaged."
+            " The probe of `mil-tutorial get camelyon16` shows what else has changed."
         ) from error
 
 

@@ -30,6 +30,8 @@ SLIDES = 60  # of the default choice
 
 LABELS_FROM = ("masks", "annotations")
 
+LOCK = ".get.lock"  # in a data root while somebody fetches into it
+
 
 @dataclass
 class SetPlan:
@@ -114,6 +116,13 @@ class Plan:
                 )
             if chunked := [n for n, place in part.places.items() if place.ranges is None]:
                 lines.append(f"           {len(chunked)} slides are compressed there: they are read through HDF5")
+            labels = self.table.set_index("wsi_name")["wsi_label"]
+            for name, place in part.places.items():
+                if place.label is not None and place.label != labels[name]:
+                    words = [("normal", "tumour")[int(bool(label))] for label in (place.label, labels[name])]
+                    lines.append(
+                        f"           it calls {name} {words[0]}, the reference {words[1]}: the reference counts"
+                    )
         if self.sources:
             size = in_words(sum(self.sources.values()))
             lines.append(f"{self.labels_from:<11}of {len(self.sources)} tumour slides, {size}; no slide itself")
@@ -144,7 +153,7 @@ def begin(root: Path) -> None:
     """
     if (root / FETCHED).is_file():
         return
-    if root.is_dir() and any(root.iterdir()):
+    if root.is_dir() and any(path.name != LOCK for path in root.iterdir()):
         raise DataError(
             f"{root}: this folder holds files, and `get` has not made it. Nothing was written."
             " Choose a new or an empty folder."

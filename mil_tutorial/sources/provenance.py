@@ -81,6 +81,7 @@ def _of_set(features: FeatureSet, heads: Mapping[str, Head]) -> dict[str, dict[s
             "sha256": head.linked_etag,
             "etag": head.etag,
             "version": head.commit,
+            "compared": "not with its SHA-256, as only parts of the file are fetched",
             "licence": features.licence,
             "terms": features.terms,
         }
@@ -100,6 +101,7 @@ def _of_bucket(root: Path, keys: Iterable[str], names: Iterable[str]) -> dict[st
             "what": key.partition("/")[0],
             "bytes": path.stat().st_size,
             "md5": md5.get(key),
+            "compared": "with md5" if key in md5 else "no",
             "licence": SLIDES_LICENCE,
         }
         for key, path in here.items()
