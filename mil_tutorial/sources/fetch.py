@@ -40,13 +40,13 @@ def alone(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(root / LOCK, timeout=0)
         lock.acquire()
-    except OSError as error:
-        raise DataError(
-            f"{root}: cannot be written to ({error.strerror}). Choose a folder you may write to."
-        ) from error
     except Timeout as error:
         raise DataError(
             f"{root}: another process is fetching into this folder. Wait until it is done, then run it again."
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{root}: cannot be written to ({error.strerror}). Choose a folder you may write to."
         ) from error
     try:
         yield
