@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -32,6 +32,15 @@ LEFT_OVER = 86_400
 
 # Bytes of a digest: at both ends, and of pieces spread evenly between; slides are too large to be read whole.
 ENDS, PIECE, PIECES = 1 << 20, 1 << 14, 32
+
+CACHE_VARIABLE = "MIL_TUTORIAL_CACHE"
+
+
+def cache_folder() -> Path:
+    """Where drawn slides and parts of far ones are kept: `$MIL_TUTORIAL_CACHE`, else the usual place for caches."""
+    import platformdirs
+
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("mil-tutorial"))
 
 
 @contextmanager
@@ -150,13 +159,25 @@ def digest(path: str | os.PathLike[str]) -> str:
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
-            fingerprint = hashlib.sha256(str(size).encode() + file.read(ENDS))
-            if size > ENDS:
-                file.seek(max(ENDS, size - ENDS))
-                fingerprint.update(file.read(ENDS))
-            for i in range(PIECES if size > 2 * ENDS else 0):
-                file.seek(ENDS + (size - 2 * ENDS) * i // PIECES)
-                fingerprint.update(file.read(PIECE))
+
+            def read(ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+                for start, end in ranges:
+                    file.seek(start)
+                    yield file.read(end - start)
+
+            return fingerprint(size, read)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path and your rights.") from error
-    return fingerprint.hexdigest()[:16]
+
+
+def fingerprint(size: int, read: Callable[[Sequence[tuple[int, int]]], Iterable[bytes]]) -> str:
+    """The `digest` of what `read` gives for ranges (start, end) of its `size` bytes."""
+    ranges = [(0, min(ENDS, size))]
+    if size > ENDS:
+        ranges.append((max(ENDS, size - ENDS), size))
+    starts = [ENDS + (size - 2 * ENDS) * i // PIECES for i in range(PIECES if size > 2 * ENDS else 0)]
+    ranges += [(start, min(start + PIECE, size)) for start in starts]
+    found = hashlib.sha256(str(size).encode())
+    for content in read(ranges):
+        found.update(content)
+    return found.hexdigest()[:16]

@@ -123,6 +123,8 @@ def lesions_from_mask(mask_path: str | os.PathLike[str], tumor_value: int = 2, *
         step = max(1, round(factor / mask.level_downsamples[level]))
         try:
             values = np.asarray(mask.read_region((0, 0), level, mask.level_dimensions[level]))[:, :, 0]
+        except DataError:
+            raise
         except Exception as error:  # as in labels: OpenSlide reports damage in several ways
             raise DataError(f"{mask_path}: cannot be read ({error}). The mask is damaged. Copy it again.") from error
     return lesions_from_annotation(values[::step, ::step] == tumor_value, mpp)

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from mil_tutorial.errors import Found, require, require_integer
 from mil_tutorial.files import written_whole
 from mil_tutorial.geometry import as_coords, as_labels, as_named_scores
+from mil_tutorial.slides.far import fetch_patches
 from mil_tutorial.slides.plots import LABEL_NAMES, encode_jpeg
 from mil_tutorial.slides.reading import opened, read_overview, read_patch
 
@@ -74,7 +75,7 @@ def _base64(rgb: np.ndarray, quality: int) -> str:
 
 
 def _close_ups(
-    slide: openslide.OpenSlide, path: str, coords: np.ndarray, side: int, score: np.ndarray
+    slide: openslide.AbstractSlide, path: str, coords: np.ndarray, side: int, score: np.ndarray
 ) -> dict[str, str]:
     """JPEGs in base64 by patch number."""
     order = np.argsort(-score, kind="stable")
@@ -85,6 +86,7 @@ def _close_ups(
         x, y = coords[i].tolist()
         return str(i), _base64(read_patch(slide, x, y, side, px=CLOSE_UP_PX, path=path), 80)
 
+    fetch_patches(slide, coords[order], side, CLOSE_UP_PX)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return dict(pool.map(encode, order.tolist()))
 
@@ -192,7 +194,7 @@ def _ends(score: np.ndarray) -> tuple[float, float]:
 
 
 def build_view(
-    slide: openslide.OpenSlide | str | os.PathLike[str],
+    slide: openslide.AbstractSlide | str | os.PathLike[str],
     coords: ArrayLike,
     patch_size_level0: int,
     scores: Mapping[str, ArrayLike],
@@ -237,7 +239,7 @@ def build_view(
 
 
 def view_heatmap(
-    slide: openslide.OpenSlide | str | os.PathLike[str],
+    slide: openslide.AbstractSlide | str | os.PathLike[str],
     coords: ArrayLike,
     patch_size_level0: int,
     scores: Mapping[str, ArrayLike],

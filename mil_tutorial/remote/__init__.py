@@ -1,17 +1,34 @@
 """Files that lie on a web server: read parts of them in parallel, or fetch them whole."""
 
-from mil_tutorial.remote.answers import Head, NoRanges, is_remote, remote_name, remote_size
+from mil_tutorial.remote.answers import (
+    Changed,
+    Head,
+    NoRanges,
+    inside,
+    is_remote,
+    place,
+    remote_name,
+    remote_size,
+    stem,
+)
+from mil_tutorial.remote.kept import KeptFile, digest_of
 from mil_tutorial.remote.ranges import RangeFile, read_range, read_ranges
 from mil_tutorial.remote.whole import download
 
 __all__ = [
+    "Changed",
     "Head",
+    "KeptFile",
     "NoRanges",
     "RangeFile",
+    "digest_of",
     "download",
+    "inside",
     "is_remote",
+    "place",
     "read_range",
     "read_ranges",
     "remote_name",
     "remote_size",
+    "stem",
 ]

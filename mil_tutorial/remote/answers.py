@@ -14,8 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -44,6 +45,10 @@ class NoRanges(DataError):
     """The server sends files whole only."""
 
 
+class Changed(DataError):
+    """The file is not the one that was there before."""
+
+
 @dataclass(frozen=True)
 class Head:
     """What a server says of a file.
@@ -60,6 +65,11 @@ class Head:
     linked_etag: str = ""
     commit: str = ""
 
+    @property
+    def etag_of_answers(self) -> str:
+        """The etag that each part must come with; empty where parts come from the hub's storage, which has its own."""
+        return "" if self.linked_etag else self.etag
+
 
 def is_remote(path: object) -> bool:
     """Whether this is an address (http, https) and not a path.
@@ -68,6 +78,29 @@ def is_remote(path: object) -> bool:
     (True, False)
     """
     return isinstance(path, str) and re.match("https?://", path, re.IGNORECASE) is not None
+
+
+def place(path: str | os.PathLike[str]) -> Path | str:
+    """An address as it is, everything else as a path (which would swallow one of the two slashes)."""
+    return str(path) if is_remote(path) else Path(path)
+
+
+def inside(folder: str | os.PathLike[str], name: str) -> Path | str:
+    """A file in a folder on disk or on a server.
+
+    >>> inside("https://example.org/masks/", "tumor_091_mask.tif")
+    'https://example.org/masks/tumor_091_mask.tif'
+    """
+    return f"{str(folder).rstrip('/')}/{quote(name)}" if is_remote(folder) else Path(folder) / name
+
+
+def stem(path: str | os.PathLike[str]) -> str:
+    """A file's name without its ending.
+
+    >>> stem("https://example.org/images/tumor_091.tif"), stem("images/tumor_091.tif")
+    ('tumor_091', 'tumor_091')
+    """
+    return Path(remote_name(str(path)) if is_remote(path) else path).stem
 
 
 def remote_name(url: str) -> str:
@@ -209,12 +242,18 @@ def remote_size(url: str) -> Head:
     return Head(int(size), etag or linked, linked, headers.get("X-Repo-Commit", ""))
 
 
-def stream(url: str, start: int, end: int) -> Iterator[bytes]:
-    """The bytes of a range as they come; when the line breaks, only the rest is asked for."""
+def stream(url: str, start: int, end: int, *, etag: str = "") -> Iterator[bytes]:
+    """The bytes of a range as they come; when the line breaks, only the rest is asked for.
+
+    With `etag`, they must be of that version.
+    """
     failures, since = 0, start
     while start < end:
         response = answer("GET", url, {"Range": f"bytes={start}-{end - 1}"})
         try:
+            version = response.headers.get("ETag", "").removeprefix("W/").strip('"')
+            if etag and version and version != etag:
+                raise Changed(f"{url}: has changed while it was read. Open it again.")
             whole = start == 0 and response.headers.get("Content-Length") == str(end)
             if response.status == 200 and not whole:
                 raise NoRanges(

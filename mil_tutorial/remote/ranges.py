@@ -6,8 +6,9 @@ import bisect
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from mil_tutorial.errors import require
@@ -19,27 +20,30 @@ PART = 1 << 21  # bytes of one request; more are read over several connections
 
 BLOCK = 1 << 16  # bytes that a `RangeFile` reads at least
 
-BLOCKS = 1024  # that it remembers: 64 MiB
+BLOCKS = 1024  # that it remembers: 64 MiB, where they have that size
 
 
-def read_range(url: str, start: int, end: int) -> bytes:
-    """The bytes of a file from `start` to before `end`.
+def read_range(url: str, start: int, end: int, *, etag: str = "") -> bytes:
+    """The bytes of a file from `start` to before `end`; with `etag`, of that version.
 
     Raises:
         ParameterError: no such range.
         DataError: no such file, no network, the file ends before, or a server that sends files whole only.
     """
     require(0 <= start <= end, "start", start, f"0 to {end}, where the range ends")
-    return b"".join(stream(url, start, end))
+    return b"".join(stream(url, start, end, etag=etag))
 
 
-def read_ranges(url: str, ranges: Sequence[tuple[int, int]], *, connections: int = CONNECTIONS) -> list[bytes]:
+def read_ranges(
+    url: str, ranges: Sequence[tuple[int, int]], *, connections: int = CONNECTIONS, etag: str = ""
+) -> list[bytes]:
     """Several ranges at once; those near each other come with one request, long ones over several connections.
 
     Args:
         url: the file's address.
         ranges: start and end of each, in any order.
         connections: how many requests run at a time.
+        etag: version that the file must have, if it is known.
 
     Returns:
         The bytes of each range, in the order asked.
@@ -58,10 +62,10 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]], *, connections: int
             spans.append([start, end])
     parts = [(low, min(low + PART, end)) for start, end in spans for low in range(start, end, PART)]
     if len(parts) < 2:
-        read = {part: read_range(url, *part) for part in parts}
+        read = {part: read_range(url, *part, etag=etag) for part in parts}
     else:
         with ThreadPoolExecutor(min(connections, len(parts))) as pool:
-            read = dict(zip(parts, pool.map(lambda part: read_range(url, *part), parts), strict=True))
+            read = dict(zip(parts, pool.map(lambda part: read_range(url, *part, etag=etag), parts), strict=True))
     whole = {
         start: b"".join(read[low, min(low + PART, end)] for low in range(start, end, PART)) for start, end in spans
     }
@@ -86,15 +90,23 @@ class RangeFile(io.RawIOBase):
         url: the file's address.
         size: its bytes; by default the server is asked.
         block: bytes that are read at least; fewer where what is read is small and far apart.
-        connections: how many requests run at a time.
+        read: gives the bytes of ranges; by default `read_ranges` of this address.
 
     Raises:
         DataError: as `read_range`.
     """
 
-    def __init__(self, url: str, *, size: int | None = None, block: int = BLOCK, connections: int = CONNECTIONS):
+    def __init__(
+        self,
+        url: str,
+        *,
+        size: int | None = None,
+        block: int = BLOCK,
+        read: Callable[[Sequence[tuple[int, int]]], list[bytes]] | None = None,
+    ):
         super().__init__()
-        self.name, self.size, self._connections = url, remote_size(url).size if size is None else size, connections
+        self.name, self.size = url, remote_size(url).size if size is None else size
+        self._ask = read or partial(read_ranges, url)
         self._position, self._block = 0, block
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._lock = threading.RLock()
@@ -131,7 +143,7 @@ class RangeFile(io.RawIOBase):
         numbers = range(start // self._block, (end - 1) // self._block + 1)
         missing = [n for n in numbers if n not in self._blocks]
         asked = [(n * self._block, min((n + 1) * self._block, self.size)) for n in missing]
-        found = dict(zip(missing, read_ranges(self.name, asked, connections=self._connections), strict=True))
+        found = dict(zip(missing, self._ask(asked), strict=True))
         for n in numbers:
             if n in self._blocks:
                 self._blocks.move_to_end(n)

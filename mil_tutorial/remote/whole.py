@@ -88,7 +88,7 @@ def download(
         )
         with bar:
             told = progress if callable(progress) else bar.update
-            _fill(url, part, head.size, told)
+            _fill(url, part, head, told)
         _check(url, part, note, head.size, md5=md5, sha256=sha256)
         os.replace(part, path)
         note.unlink(missing_ok=True)
@@ -132,11 +132,12 @@ def _unwritten(part: Path, url: str, error: OSError) -> DataError:
     )
 
 
-def _fill(url: str, part: Path, size: int, told: Callable[[int], object]) -> None:
+def _fill(url: str, part: Path, head: Head, told: Callable[[int], object]) -> None:
     """Append to `part` what is missing."""
+    size, etag = head.size, head.etag_of_answers
     with part.open("r+b") as file:
         have = file.seek(0, os.SEEK_END)
-        pieces = _in_order(url, have, size) if size - have > LARGE else stream(url, have, size)
+        pieces = (_in_order if size - have > LARGE else stream)(url, have, size, etag=etag)
         try:
             _append(file, pieces, part, url, told)
         except NoRanges:
@@ -153,9 +154,9 @@ def _append(file: IO[bytes], pieces: Iterator[bytes], part: Path, url: str, told
         told(len(piece))
 
 
-def _in_order(url: str, start: int, size: int) -> Iterator[bytes]:
+def _in_order(url: str, start: int, size: int, *, etag: str) -> Iterator[bytes]:
     """Parts that are fetched over several connections, one after the other: so the file's length says what is there."""
-    fetch = partial(read_range, url)
+    fetch = partial(read_range, url, etag=etag)
     starts = iter(range(start, size, PART))
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         waiting: deque[Future[bytes]] = deque(

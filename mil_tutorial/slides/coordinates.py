@@ -10,9 +10,9 @@ import numpy as np
 import openslide
 
 from mil_tutorial.errors import DataError, refuse_other
-from mil_tutorial.files import digest
 from mil_tutorial.geometry import Geometry, is_objective_mpp, nominal_magnification
 from mil_tutorial.hdf5 import DamagedFile
+from mil_tutorial.remote import digest_of, place, stem
 from mil_tutorial.slides.options import Note, PrepareOptions, warn
 from mil_tutorial.slides.reading import open_slide, read_overview, slide_mpp, stated_mpp
 from mil_tutorial.slides.thumbnails import write_thumbnails
@@ -27,8 +27,8 @@ REMEDY = "Choose another job_dir, or delete the run folder."
 
 
 def resolve_mpp(
-    slide: openslide.OpenSlide,
-    path: Path,
+    slide: openslide.AbstractSlide,
+    path: Path | str,
     options: PrepareOptions,
     *,
     mpp: float | None,
@@ -60,7 +60,7 @@ def resolve_mpp(
 
 
 def find_patches(
-    slide: openslide.OpenSlide, path: Path, options: PrepareOptions, *, mpp: float
+    slide: openslide.AbstractSlide, path: Path | str, options: PrepareOptions, *, mpp: float
 ) -> tuple[Patches, np.ndarray]:
     """Tissue and grid of one slide of `mpp` µm per pixel.
 
@@ -89,18 +89,21 @@ def find_patches(
     factor = (width / tissue.shape[1], height / tissue.shape[0])
     fraction = tissue_fraction(tissue, grid, geometry.patch_size_level0, factor)
     keep = fraction >= least if least > 0 else fraction > 0
-    return Patches(path.stem, grid[keep], geometry), tissue
+    return Patches(stem(path), grid[keep], geometry), tissue
 
 
-def made_how(slide: openslide.OpenSlide, path: Path, options: PrepareOptions, *, mpp: float) -> dict[str, object]:
+def made_how(
+    slide: openslide.AbstractSlide, path: Path | str, options: PrepareOptions, *, mpp: float
+) -> dict[str, object]:
     """What a coordinate file remembers beside its grid: written with it, and compared when it is there already."""
-    return {
+    how = {
         "segmenter": SEGMENTER,
         "min_tissue_proportion": float(options.min_tissue_proportion),
         "mpp": mpp,
         "slide_hash": slide.properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
-        "slide_digest": digest(path),
+        "slide_digest": digest_of(path),
     }
+    return {key: value for key, value in how.items() if value is not None}  # a far slide has no hash of OpenSlide's
 
 
 def refuse_other_how(target: Path, how: Mapping[str, object]) -> None:
@@ -136,9 +139,9 @@ def locate_patches(
     Raises:
         DataError: the slide cannot be read, its µm per pixel are not known, or what is there was made otherwise.
     """
-    path, job_dir, damage = Path(path), Path(job_dir), None
+    path, job_dir, damage = place(path), Path(job_dir), None
     run = run_folder(job_dir, options.mag, options.patch_size, options.overlap)
-    target = run / "patches" / f"{path.stem}_patches.h5"
+    target = run / "patches" / f"{stem(path)}_patches.h5"
     with open_slide(path) as slide:
         used = resolve_mpp(slide, path, options, mpp=mpp, note=note)
         how = made_how(slide, path, options, mpp=used)
@@ -154,7 +157,7 @@ def locate_patches(
     return patches
 
 
-def _known_patches(target: Path, path: Path, size: tuple[int, int], how: Mapping[str, object]) -> Patches:
+def _known_patches(target: Path, path: Path | str, size: tuple[int, int], how: Mapping[str, object]) -> Patches:
     refuse_other_how(target, how)
     patches = read_patches(target)
     if size != (patches.geometry.width, patches.geometry.height):

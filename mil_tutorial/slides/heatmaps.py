@@ -106,7 +106,7 @@ def _map_colors(cmap: str, values: np.ndarray) -> np.ndarray:
 
 
 def draw_scores(
-    slide: openslide.OpenSlide | str | os.PathLike,
+    slide: openslide.AbstractSlide | str | os.PathLike,
     coords: np.ndarray,
     patch_size_level0: int,
     score: ArrayLike,

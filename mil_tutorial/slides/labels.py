@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from mil_tutorial.errors import DataError, Found, ParameterError, refuse_other, require, require_integer, require_number
-from mil_tutorial.files import digest
 from mil_tutorial.geometry import as_coords, as_side
+from mil_tutorial.remote import digest_of, inside, is_remote
 from mil_tutorial.slides.annotations import Annotation, polygon_pixels, read_asap_xml
 from mil_tutorial.slides.masks import check_mask_size, count_pixels
 from mil_tutorial.trident import (
@@ -149,7 +149,7 @@ def label_slide(
         wsi_label: 1 with tumour, 0 without. A normal slide needs neither mask nor annotation.
         coords_dir: folder of `<name>_patches.h5`.
         save_dir: folder that `<name>.h5` is written to.
-        masks_dir: folder of `<name>_mask.tif`.
+        masks_dir: folder of `<name>_mask.tif`; may be an address.
         annotations_dir: folder of `<name>.xml`, in place of the masks.
         rule: what decides a patch's label.
         patch_size: not needed; if given, it must be the patches' side in level-0 pixels.
@@ -165,9 +165,9 @@ def label_slide(
     patches = read_patches(patches_file)
     side = patches.geometry.patch_size_level0
     require(patch_size in (None, side), "patch_size", patch_size, f"{side}, as {patches_file} says; or leave it out")
-    source: Path | None = None
+    source: Path | str | None = None
     if wsi_label == 1 and masks_dir is not None:
-        source = Path(masks_dir) / f"{name}_mask.tif"
+        source = inside(masks_dir, f"{name}_mask.tif")
     elif wsi_label == 1 and annotations_dir is not None:
         source = Path(annotations_dir) / f"{name}.xml"
     how = _how(rule, int(wsi_label), patches, source)
@@ -197,18 +197,18 @@ def check_sources(
         raise ParameterError("masks_dir", found, "either masks_dir or annotations_dir: labels come from one of them")
 
 
-def _how(rule: LabelRule, wsi_label: int, patches: Patches, source: Path | None) -> dict[str, Any]:
+def _how(rule: LabelRule, wsi_label: int, patches: Patches, source: Path | str | None) -> dict[str, Any]:
     """The attributes of a label file: how it is made, and from what."""
     how: dict[str, Any] = {"coords_digest": coords_digest(patches.coords)}
     how |= {"asked_threshold": rule.threshold, "wsi_label": wsi_label}
     if source is None:
         return how
-    kind = "mask" if source.suffix == ".tif" else "annotation"
+    kind = "mask" if _is_mask(source) else "annotation"
     how |= {"halve": bool(rule.halve), "source": kind, "partly_annotated": bool(rule.partly_annotated)}
     if kind == "mask":
         how["tumor_value"] = rule.tumor_value
-    if source.is_file():
-        how["source_digest"] = digest(source)
+    if is_remote(source) or Path(source).is_file():
+        how["source_digest"] = digest_of(source)
     return how
 
 
@@ -230,10 +230,14 @@ def _refuse_other_labels(target: Path, now: dict[str, Any]) -> None:
     refuse_other(target, before, now, "Delete the file, or choose another folder.")
 
 
-def _label(source: Path, patches: Patches, rule: LabelRule) -> PatchLabels:
+def _is_mask(source: Path | str) -> bool:
+    return str(source).endswith(".tif")
+
+
+def _label(source: Path | str, patches: Patches, rule: LabelRule) -> PatchLabels:
     """The labels of a tumour slide, from its mask or its annotation."""
     side = patches.geometry.patch_size_level0
-    if source.suffix == ".tif":
+    if _is_mask(source):
         factor = check_mask_size(source, patches.geometry)
         # In a mask of half the size a corner lies between two pixels at most: the nearer one is taken.
         corners, side = np.round(patches.coords / factor), max(1, round(side / factor))

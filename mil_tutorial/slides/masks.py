@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import openslide
 
 from mil_tutorial.errors import DataError, require_integer
 from mil_tutorial.geometry import Geometry, as_coords, as_side
+from mil_tutorial.remote import place
 from mil_tutorial.slides.reading import open_slide
 from mil_tutorial.slides.tiff import TiffLevel, open_level
 
@@ -41,7 +41,7 @@ def count_pixels(mask_path: str | os.PathLike, coords: np.ndarray, side: int, va
     """
     coords, side = as_coords(coords), as_side(side, parameter="side")
     require_integer("value", value, low=0, high=255)
-    path = Path(mask_path)
+    path = place(mask_path)
     counts = np.zeros(len(coords), np.int64)
     with open_slide(path) as mask:
         low = np.clip(coords, 0, mask.dimensions)
@@ -54,7 +54,7 @@ def count_pixels(mask_path: str | os.PathLike, coords: np.ndarray, side: int, va
                 if level is not None and level.lossless:
                     counts[inside] = _count_by_tiles(level, low[inside], high[inside], value)
                     return counts
-        except MemoryError:
+        except (DataError, MemoryError):
             raise
         except Exception as error:  # tifffile's codecs report damage in many ways; each means this file is not whole
             raise DataError(f"{path}: cannot be read ({error!s:.160}). The mask is damaged. Copy it again.") from error
@@ -65,7 +65,7 @@ def count_pixels(mask_path: str | os.PathLike, coords: np.ndarray, side: int, va
 
 
 def read_mask(
-    mask: openslide.OpenSlide, x: int, y: int, width: int, height: int, path: str | os.PathLike
+    mask: openslide.AbstractSlide, x: int, y: int, width: int, height: int, path: str | os.PathLike
 ) -> np.ndarray:
     """The mask's own grey values in a rectangle of level-0 pixels, uint8 (height, width); 0 beyond the mask.
 
@@ -108,9 +108,9 @@ def _single_values(level: TiffLevel, tiles: np.ndarray) -> np.ndarray:
     single[sizes == 0] = 0  # never written
     small, how_many = np.unique(sizes[(sizes > 0) & (sizes <= ONE_VALUE)], return_counts=True)
     for size in small[how_many >= 8]:  # a size that is rare is no plain tile's: it is decoded anyway
-        left = np.flatnonzero((sizes == size) & (offsets + size <= len(level.content)))
+        left = np.flatnonzero((sizes == size) & (offsets + size <= level.file_size))
         for part in np.array_split(left, -(-len(left) * size // (8 * CHUNK)) or 1):
-            bytes_of = level.content[offsets[part, None] + np.arange(size)]  # (tiles, size)
+            bytes_of = np.frombuffer(b"".join(level.codes(tiles[part])), np.uint8).reshape(len(part), size)
             for _ in range(8):
                 if not len(part):
                     break
@@ -155,6 +155,7 @@ def _count_by_tiles(level: TiffLevel, low: np.ndarray, high: np.ndarray, value: 
             order = order[np.argsort(group[order], kind="stable")]
             boxes = np.concatenate([box_low, box_high], 1)[order]
             ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1
+            level.fetch(distinct[mixed])
             jobs = zip(number[order[ends - 1]].tolist(), np.split(boxes, ends[:-1]), strict=True) if len(order) else ()
             counted = [c for result in pool.map(count, jobs) for c in result]
             np.add.at(counts, patch[order], np.array(counted, np.int64))

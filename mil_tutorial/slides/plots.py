@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from mil_tutorial.errors import Found, require, require_integer, require_number
 from mil_tutorial.geometry import as_coords, as_labels, as_numbers, as_side
+from mil_tutorial.slides.far import fetch_patches
 from mil_tutorial.slides.reading import opened, read_overview, read_patch
 from mil_tutorial.style import ACCENT, GREY, NORMAL, TUMOR
 
@@ -65,7 +66,7 @@ def show_images(
 
 
 def show_patches(
-    slide: openslide.OpenSlide | str | os.PathLike,
+    slide: openslide.AbstractSlide | str | os.PathLike,
     coords: np.ndarray,
     patch_size_level0: int,
     *,
@@ -101,6 +102,7 @@ def show_patches(
     texts = [f"x {x}\ny {y}" for x, y in coords.tolist()] if captions is None else np.ravel(captions).tolist()
     require(len(texts) == n, "captions", Found(f"{len(texts)} captions"), f"one for each of {n} patches")
     with opened(slide) as (own, path):
+        fetch_patches(own, coords, side, px)
         images = [read_patch(own, x, y, side, px, path) for x, y in coords.tolist()]
     columns = min(columns, n)
     rows = -(-n // columns)
@@ -126,7 +128,7 @@ def _rgb(color: str) -> tuple[int, ...]:
 
 
 def draw_patches(
-    slide: openslide.OpenSlide | str | os.PathLike,
+    slide: openslide.AbstractSlide | str | os.PathLike,
     coords: np.ndarray,
     patch_size_level0: int,
     *,
@@ -155,7 +157,9 @@ def draw_patches(
     return outline_patches(image, size, coords, patch_size_level0, labels=labels, contours=contours)
 
 
-def read_thumbnail(slide: openslide.OpenSlide | str | os.PathLike, longest: int) -> tuple[np.ndarray, tuple[int, int]]:
+def read_thumbnail(
+    slide: openslide.AbstractSlide | str | os.PathLike, longest: int
+) -> tuple[np.ndarray, tuple[int, int]]:
     """The whole slide, its longer side `longest` pixels, and its size at level 0."""
     require_integer("longest", longest, low=1)
     with opened(slide) as (own, path):

@@ -19,9 +19,10 @@ import openslide
 from tqdm.auto import tqdm
 
 from mil_tutorial.errors import DataError, refuse_other
-from mil_tutorial.files import digest
 from mil_tutorial.hdf5 import DamagedFile
+from mil_tutorial.remote import digest_of, place, stem
 from mil_tutorial.slides.coordinates import REMEDY, locate_patches, refuse_other_how, tell_damage
+from mil_tutorial.slides.far import fetch_patches
 from mil_tutorial.slides.options import Note, PrepareOptions, require_mpp, warn
 from mil_tutorial.slides.reading import open_slide, read_patch
 from mil_tutorial.trident import Patches, compare_features, features_header, match_rows, new_features, run_folder
@@ -35,9 +36,11 @@ BATCH = 4  # patches at once on a CPU: larger batches leave the cache and the me
 
 GPU_BATCH = 64 * BATCH
 
+FETCHED = 16 * BATCH  # patches whose tiles come at once, where a slide is far
+
 
 def patch_batches(
-    slide: openslide.OpenSlide, path: Path, patches: Patches, *, px: int, size: int, ahead: bool = False
+    slide: openslide.AbstractSlide, path: Path | str, patches: Patches, *, px: int, size: int, ahead: bool = False
 ) -> Iterator[np.ndarray]:
     """Images of the patches in batches, uint8 (<= size, px, px, 3).
 
@@ -48,6 +51,8 @@ def patch_batches(
     coords, side = patches.coords, patches.geometry.patch_size_level0
 
     def read(start: int) -> np.ndarray:
+        if start % max(size, FETCHED) == 0:
+            fetch_patches(slide, coords[start : start + max(size, FETCHED)], side, px)
         return np.stack([read_patch(slide, x, y, side, px, path) for x, y in coords[start : start + size].tolist()])
 
     starts = iter(range(0, len(coords), size))
@@ -90,8 +95,8 @@ def encode_patches(
     Raises:
         DataError: the slide is damaged, or features that are there do not fit.
     """
-    path, target, damage = Path(path), Path(target), None
-    made_from = {"slide_digest": digest(path)}
+    path, target, damage = place(path), Path(target), None
+    made_from = {"slide_digest": digest_of(path)}
     if target.exists():
         try:
             _compare_features(target, patches, dtype, made_from)
@@ -116,7 +121,7 @@ def encode_patches(
             features[done : done + len(batch)] = encoder.encode(batch, device)
             done += len(batch)
             bar.update(len(batch))
-        if digest(path) != made_from["slide_digest"]:
+        if digest_of(path) != made_from["slide_digest"]:
             raise DataError(f"{path}: was replaced while it was read. Run it again.")
         features.attrs.update(made_from)
     tell_damage(target, damage, note)
@@ -138,7 +143,7 @@ def features_file(
 ) -> Path:
     """Where the features of a slide go."""
     run = run_folder(job_dir, options.mag, options.patch_size, options.overlap)
-    return run / f"features_{encoder.name}" / f"{Path(path).stem}.h5"
+    return run / f"features_{encoder.name}" / f"{stem(path)}.h5"
 
 
 def prepare_slide(

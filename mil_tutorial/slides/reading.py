@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
 import openslide
+from openslide import AbstractSlide
 
 from mil_tutorial.errors import DataError, Found, require, require_integer, require_number
 from mil_tutorial.geometry import as_coords, as_side, grid_cells, grid_step
+from mil_tutorial.remote import place
+from mil_tutorial.slides.far import FarSlide
 from mil_tutorial.slides.tiff import LARGEST_TILE, TiffLevel, open_level
 
 BLOCK = 1024  # side in pixels of what is read from a level at once: whole tiles that stay in the cache
@@ -29,13 +31,15 @@ LARGEST_PATCH = 1 << 15  # pixels of a patch's side at the level that it is read
 SLIDE_SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".dcm", ".svslide")
 
 
-def open_slide(path: str | os.PathLike) -> openslide.OpenSlide:
-    """Open a slide or a mask with OpenSlide.
+def open_slide(path: str | os.PathLike) -> AbstractSlide:
+    """Open a slide or a mask with OpenSlide; from an address (https://…) tile by tile, see `far`.
 
     Raises:
-        DataError: there is no such file, or OpenSlide cannot read it.
+        DataError: there is no such file, or it cannot be read.
     """
-    path = Path(path)
+    path = place(path)
+    if isinstance(path, str):
+        return FarSlide(path)
     if not path.is_file():
         raise DataError(f"{path}: there is no such file. Check the folder and the slide's name.")
     try:
@@ -58,24 +62,20 @@ def open_slide(path: str | os.PathLike) -> openslide.OpenSlide:
 
 
 @contextmanager
-def opened(slide: openslide.OpenSlide | str | os.PathLike) -> Iterator[tuple[openslide.OpenSlide, str]]:
-    """A slide that is open already, or its path: gives the open slide, and its path for messages.
+def opened(slide: AbstractSlide | str | os.PathLike) -> Iterator[tuple[AbstractSlide, str]]:
+    """A slide that is open already, or its path or address: gives the open slide, and its name.
 
-    Only what is opened here is closed at the end.
-
-    Raises:
-        ParameterError: neither a slide nor a path.
-        DataError: as `open_slide`.
+    Only what is opened here is closed at the end. Errors are those of `open_slide`, and `ParameterError`: neither.
     """
     if isinstance(slide, str | os.PathLike):
         with open_slide(slide) as own:
             yield own, str(slide)
         return
-    require(isinstance(slide, openslide.OpenSlide), "slide", slide, "an open slide or its path")
+    require(isinstance(slide, AbstractSlide), "slide", slide, "an open slide or its path")
     yield slide, str(getattr(slide, "_filename", "slide"))
 
 
-def stated_mpp(slide: openslide.OpenSlide) -> float | None:
+def stated_mpp(slide: AbstractSlide) -> float | None:
     """µm per pixel at level 0 as the file says it; None if it does not."""
     try:
         value = float(slide.properties[openslide.PROPERTY_NAME_MPP_X])
@@ -84,8 +84,8 @@ def stated_mpp(slide: openslide.OpenSlide) -> float | None:
     return value if 0 < value < 100 else None
 
 
-def slide_mpp(slide: openslide.OpenSlide, path: str | os.PathLike, default: float | None = None) -> float:
-    """µm per pixel at level 0: what the file says; `default` only where it does not say it.
+def slide_mpp(slide: AbstractSlide, path: str | os.PathLike, default: float | None = None) -> float:
+    """µm per pixel at level 0: what the file says, else `default`.
 
     Raises:
         DataError: the file does not say it, and there is no default.
@@ -103,7 +103,7 @@ def slide_mpp(slide: openslide.OpenSlide, path: str | os.PathLike, default: floa
 
 
 def read_patch(
-    slide: openslide.OpenSlide, x: int, y: int, side_level0: int, px: int, path: str | os.PathLike | None = None
+    slide: AbstractSlide, x: int, y: int, side_level0: int, px: int, path: str | os.PathLike | None = None
 ) -> np.ndarray:
     """Read a square patch and scale it to `px` pixels, from the smallest level that still has as many pixels.
 
@@ -131,7 +131,7 @@ def read_patch(
     return _resize(rgb, px)
 
 
-def _require_readable(slide: openslide.OpenSlide, side: int, downsample: float, *, parameter: str) -> None:
+def _require_readable(slide: AbstractSlide, side: int, downsample: float, *, parameter: str) -> None:
     """A patch must fit into memory at the level that it is read from."""
     factor = slide.level_downsamples[slide.get_best_level_for_downsample(downsample * 1.01)]
     require(side / factor <= LARGEST_PATCH, parameter, side, f"at most {int(LARGEST_PATCH * factor)} for this slide")
@@ -142,7 +142,7 @@ def _resize(rgb: np.ndarray, px: int) -> np.ndarray:
 
 
 def _read_region(
-    slide: openslide.OpenSlide,
+    slide: AbstractSlide,
     corner: tuple[int, int],
     size_level0: tuple[int, int],
     downsample: float,
@@ -172,7 +172,7 @@ def _read_region(
     return ((rgba[:, :, :3] * alpha + 255 * (255 - alpha)) // 255).astype(np.uint8)
 
 
-def read_overview(slide: openslide.OpenSlide, downsample: float, path: str | os.PathLike | None = None) -> np.ndarray:
+def read_overview(slide: AbstractSlide, downsample: float, path: str | os.PathLike | None = None) -> np.ndarray:
     """The whole slide made smaller by `downsample`: uint8 (height / downsample, width / downsample, 3) RGB.
 
     It is read block by block from the level that fits, so that memory holds the result and one block only.
@@ -213,7 +213,7 @@ def read_overview(slide: openslide.OpenSlide, downsample: float, path: str | os.
 
 
 def read_canvas(
-    slide: openslide.OpenSlide | str | os.PathLike,
+    slide: AbstractSlide | str | os.PathLike,
     coords: np.ndarray,
     patch_size_level0: int,
     px: int = 50,
@@ -254,7 +254,7 @@ def read_canvas(
 
 
 def _lay_patches(
-    slide: openslide.OpenSlide,
+    slide: AbstractSlide,
     path: str,
     canvas: np.ndarray,
     coords: np.ndarray,

@@ -20,7 +20,7 @@ TISSUE_COLOR = [0, 158, 115]  # in QuPath
 
 
 def write_thumbnails(
-    slide: openslide.OpenSlide, patches: Patches, tissue: np.ndarray, *, job_dir: Path, run: Path
+    slide: openslide.AbstractSlide, patches: Patches, tissue: np.ndarray, *, job_dir: Path, run: Path
 ) -> None:
     """Write a slide's `thumbnails`, `contours` and `contours_geojson` below `job_dir`, `visualization` below `run`.
 

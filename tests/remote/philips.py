@@ -155,17 +155,22 @@ def write_large(path: Path, *, width: int, height: int, levels: int = 8, seed: i
     return true
 
 
-def write_mask(path: Path, mask: np.ndarray, *, mpp: float = 0.2431, levels: int = 5, compression: str = "lzw") -> None:
-    """Write values (height, width) as ASAP does: BigTIFF, uint8, LZW, tiles of 512, nearest, resolution in cm."""
+def write_mask(path: Path, mask: np.ndarray, *, mpp: float = 0.2431, levels: int = 5, leave_out: bool = False) -> None:
+    """Write values (height, width) as ASAP does: BigTIFF, uint8, LZW, tiles of 512, nearest, resolution in cm.
+
+    With `leave_out`, tiles of zeros are missing.
+    """
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for k in range(levels):
-            level = np.ascontiguousarray(mask[:: 2**k, :: 2**k])
+            level = mask[:: 2**k, :: 2**k]
             pixels_per_cm = 1e4 / (mpp * 2**k)
             tiff.write(
-                level,
+                (b"" if leave_out and not t.any() else imagecodecs.lzw_encode(t) for t in _tiles(_pad(level, 0))),
+                shape=level.shape,
+                dtype=np.uint8,
                 photometric="minisblack",
                 tile=(TILE, TILE),
-                compression=compression,
+                compression="lzw",
                 subfiletype=int(k > 0),
                 resolution=(pixels_per_cm, pixels_per_cm),
                 resolutionunit="CENTIMETER",
@@ -183,10 +188,10 @@ def draw_mask(width: int, height: int, *, at: Callable[[int, int], tuple[int, in
     return mask
 
 
-def _pad(rgb: np.ndarray) -> np.ndarray:
-    """White, up to whole tiles."""
-    down, right = (-side % TILE for side in rgb.shape[:2])
-    return np.pad(rgb, ((0, down), (0, right), (0, 0)), constant_values=255)
+def _pad(image: np.ndarray, value: int = 255) -> np.ndarray:
+    """White, or another value, up to whole tiles."""
+    down, right = (-side % TILE for side in image.shape[:2])
+    return np.pad(image, ((0, down), (0, right), *[(0, 0)] * (image.ndim - 2)), constant_values=value)
 
 
 def _halve(rgb: np.ndarray) -> np.ndarray:
