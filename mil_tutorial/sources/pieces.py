@@ -19,7 +19,7 @@ CONNECTIONS = 8
 # Requests of a slide, and the bytes of each: a killed run loses those that were under way.
 PIECES, SMALLEST, LARGEST = 32, 1 << 14, 1 << 20
 
-ARCHIVE_PIECE = 1 << 22
+ARCHIVE_PIECE = 1 << 21
 
 Range = tuple[int, int]  # first byte, and the one behind the last
 

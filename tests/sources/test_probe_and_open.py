@@ -2,12 +2,15 @@
 
 import socket
 
+import numpy as np
 import pytest
+from remote.philips import write_large
 from sources import made
 
-from mil_tutorial import DataError, open_data
+from mil_tutorial import DataError, open_data, read_canvas
 from mil_tutorial.commands.main import main
 from mil_tutorial.sources.probe import probe
+from mil_tutorial.trident import read_patches
 
 
 def lines_of(text):
@@ -110,3 +113,17 @@ def test_files_of_a_slide(server, tmp_path):
         data.mask_path("tumor_999")
     assert main(["get", "camelyon16", str(tmp_path / "r"), "--whole", "normal_004"]) == 0
     assert data.slide_path("normal_004") == data.root / "images" / "normal_004.tif"
+
+
+def test_a_slide_is_read_from_its_address(own_server, cache, tmp_path):
+    file = own_server.folder / "CAMELYON16/images/tumor_091.tif"
+    write_large(file, width=made.WIDTH, height=made.HEIGHT, levels=4)
+    assert main(["get", "camelyon16", str(tmp_path / "r"), "--names", "tumor_091"]) == 0
+    data = open_data(tmp_path / "r")
+    patches = read_patches(data.trident_dir / "patches" / "tumor_091_patches.h5")
+    assert (patches.geometry.width, patches.geometry.height) == (made.WIDTH, made.HEIGHT)
+    chosen = patches.coords[:40]
+    canvas, *_ = read_canvas(data.slide_path("tumor_091"), chosen, 512, 128)
+    np.testing.assert_array_equal(canvas, read_canvas(file, chosen, 512, 128)[0])
+    assert 0 < own_server.sent("images") < file.stat().st_size / 2
+    assert not (data.root / "images").exists()
