@@ -24,7 +24,7 @@ from mil_tutorial.remote import Head, RangeFile
 from mil_tutorial.sources.pieces import Range
 
 # Bytes that are read at once for the table of contents: it is spread over the whole file in small pieces.
-SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS_OF_FILE = 1 << 9, 1 << 13, 1_000_000
+SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS_OF_FILE = 1 << 7, 1 << 13, 1_000_000
 
 
 KEPT = 8  # slides that are looked up before what was found is written down
