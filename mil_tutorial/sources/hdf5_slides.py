@@ -88,7 +88,7 @@ def find_places(
         with open_remote_h5(url, head) as file:
             for number, name in enumerate(wanted, 1):
                 if name in file:
-                    known[name] = _place(file[name], url)
+                    known[name] = place_of(file[name], url)
                 else:
                     missing.append(name)
                 told(1)
@@ -149,7 +149,12 @@ def _as_place(place: Mapping[str, Any]) -> Place:
     return Place(**{**place, **as_range, "shape": tuple(place["shape"])})
 
 
-def _place(group: Any, url: str) -> Place:
+def place_of(group: Any, url: str) -> Place:
+    """Where the values of one slide lie.
+
+    Raises:
+        DataError: its group is not laid out as expected.
+    """
     name = group.name.lstrip("/")
     where = f"{url}, group {name}"
     if not isinstance(group, h5py.Group):

@@ -1,10 +1,15 @@
-"""Ask every address of the real data set for one byte and one header, and say what is as expected and what is not."""
+"""Ask every address of the real data set for one byte and one header, and say what is as expected and what is not.
+
+Of the HDF5 files some KB are read: whether one slide is where it should be.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+
+import numpy as np
 
 from mil_tutorial.errors import DataError
 from mil_tutorial.remote import Head, read_range, remote_size
@@ -18,8 +23,9 @@ from mil_tutorial.sources.bucket import (
     slide_url,
     url_of,
 )
+from mil_tutorial.sources.hdf5_slides import open_remote_h5, place_of
 from mil_tutorial.sources.pieces import CONNECTIONS
-from mil_tutorial.sources.sets import COORDS, PATCH_LABELS, SETS, TORCHMIL, hub_url
+from mil_tutorial.sources.sets import COORDS, PATCH_LABELS, SETS, TORCHMIL, FeatureSet, hub_url
 
 DEMO, DEMO_SIZE = "tumor_091", "53760 x 61440"
 
@@ -111,6 +117,22 @@ def _pixels() -> Finding:
     return Finding(what, DEMO_SIZE, found, GOOD if found == DEMO_SIZE else OTHER)
 
 
+def _layout(features: FeatureSet) -> Finding:
+    """Whether an HDF5 file has a group for a slide, and whether its values lie in one piece: some KB are read."""
+    what, expected = f"layout of {features.name}", f"{DEMO}: (n, {features.dim}) float16, in one piece"
+    try:
+        with open_remote_h5(features.url, remote_size(features.url)) as file:
+            if DEMO not in file:
+                return Finding(what, expected, f"no such group; the first one is {next(iter(file), 'none')!r:.60}", BAD)
+            place = place_of(file[DEMO], features.url)
+    except DataError as error:
+        return Finding(what, expected, _in_short(error, features.url), BAD)
+    lies = "compressed or in chunks" if place.ranges is None else "in one piece"
+    found = f"{place.shape} {np.dtype(place.feat_type).name}, {lies}"
+    as_expected = place.shape[1] == features.dim and place.feat_type == "<f2" and place.ranges is not None
+    return Finding(what, expected, found, GOOD if as_expected else OTHER)
+
+
 def _in_short(error: DataError, url: str) -> str:
     return str(error).removeprefix(f"{url}: ").splitlines()[0][:110]
 
@@ -124,6 +146,7 @@ def probe() -> tuple[str, bool]:
         *(lambda t=t: ask(t) for t in targets()),
         *(lambda p=p: _count(p) for p in COUNTS),
         _pixels,
+        *(lambda s=s: _layout(s) for s in SETS.values() if not s.is_archive),
     ]
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         findings = list(pool.map(lambda question: question(), questions))

@@ -35,7 +35,10 @@ def test_a_right_server(right, capsys):
     assert "as expected" in lines["features uni"] and "version c0ffeec0" in lines["features uni"]
     assert "differs" in lines["listing of masks/"] and "24 files" in lines["listing of masks/"]
     assert "differs" in lines["header of tumor_091"] and "8192 x 6144" in lines["header of tumor_091"]
-    assert right.sent(r"\.(h5|tar\.gz|xml)") == 7  # one byte each
+    assert "as expected" in lines["layout of vits"] and "(660, 384) float16, in one piece" in lines["layout of vits"]
+    assert "differs" in lines["layout of resnet18"]  # 512 numbers are expected
+    assert right.sent(r"\.(tar\.gz|xml)") == 5  # one byte each
+    assert right.sent(r"\.h5") < 25_000
 
 
 def test_wrong_servers(right):
@@ -43,7 +46,7 @@ def test_wrong_servers(right):
     (right.folder / "CAMELYON16/masks/tumor_091_mask.tif").unlink()
     text, good = probe()
     lines = lines_of(text)
-    assert not good and "2 failed" in text
+    assert not good and "3 failed" in text
     assert "FAILS" in lines["features vits"] and "another kind of file" in lines["features vits"]
     assert "FAILS" in lines["mask tumor_091"] and "404" in lines["mask tumor_091"]
     right.behaviour.ignore_range = True
