@@ -146,8 +146,8 @@ def wait(failures: int, least: float = 0.0) -> None:
 
 def unreachable(url: str, error: Exception) -> DataError:
     """What to say when no server answers."""
-    why = f"{error!s:.160}".rpartition(">: ")[2] or type(error).__name__
-    if isinstance(error, SSLError):
+    why = re.sub(r"^\w+\([^()]*\): ", "", f"{error!s:.200}") or type(error).__name__  # without urllib3's own names
+    if _is_certificate(error):
         return DataError(
             f"{url}: the server's certificate is not accepted ({why}). Check this machine's clock; behind a proxy,"
             " SSL_CERT_FILE names its certificate."
@@ -196,9 +196,11 @@ def answer(method: str, url: str, headers: Mapping[str, str] | None = None) -> u
                 retries=False,
                 preload_content=False,
             )
+        except ValueError as error:  # urllib's and urllib3's
+            raise DataError(f"{url}: is no web address ({error}). Check it letter by letter.") from error
         except (HTTPError, OSError) as error:
             failures += 1
-            most = 1 if isinstance(error, SSLError) else TRIES_TO_CONNECT if _no_connection(error) else TRIES
+            most = 1 if _is_certificate(error) else TRIES_TO_CONNECT if _no_connection(error) else TRIES
             if failures >= most:
                 raise unreachable(url, error) from error
             wait(failures)
@@ -220,6 +222,10 @@ def answer(method: str, url: str, headers: Mapping[str, str] | None = None) -> u
             wait(failures, _seconds(response.headers.get("Retry-After")))
         else:
             raise _refusal(url, status)
+
+
+def _is_certificate(error: Exception) -> bool:
+    return isinstance(error, SSLError) and "CERTIFICATE" in str(error).upper()
 
 
 def _no_connection(error: Exception) -> bool:

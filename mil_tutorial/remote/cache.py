@@ -48,6 +48,9 @@ T = TypeVar("T")
 class RangeCache:
     """Parts of far files on disk, at most `most` bytes of them; several threads may share it.
 
+    Attributes:
+        broken: whether nothing can be kept, which has been told.
+
     Args:
         folder: where it lies; by default in `$MIL_TUTORIAL_CACHE`, else in the system's usual place for caches.
         most: bytes.
@@ -58,7 +61,7 @@ class RangeCache:
         self._lock = threading.RLock()
         self._used: set[int] = set()
         self._database: sqlite3.Connection | None = None
-        self._process, self._broken, self._renewed = 0, False, False
+        self._process, self.broken, self._renewed = 0, False, False
 
     def head(self, url: str) -> Head | None:
         """What is known of a file."""
@@ -170,7 +173,7 @@ class RangeCache:
             return nothing
 
     def _connect(self) -> sqlite3.Connection | None:
-        if self._broken or (self._database is not None and self._process == os.getpid()):
+        if self.broken or (self._database is not None and self._process == os.getpid()):
             return self._database
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._process = os.getpid()  # a child must not use its parent's connection
@@ -202,7 +205,7 @@ class RangeCache:
 
     def _give_up(self, error: Exception) -> None:
         self._disconnect()
-        self._broken = True
+        self.broken = True
         warnings.warn(
             f"{self.path}: nothing can be kept there ({error}), so what is read from afar is read again each time."
             f" Make room or choose another folder; {CACHE_VARIABLE} names it.",

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 import numpy as np
+from tqdm.auto import tqdm
 
+from mil_tutorial.errors import DataError
 from mil_tutorial.files import digest, fingerprint
-from mil_tutorial.remote.answers import Changed, is_remote, remote_size
+from mil_tutorial.remote.answers import Changed, Head, is_remote, remote_name, remote_size
 from mil_tutorial.remote.cache import Range, RangeCache
 from mil_tutorial.remote.ranges import RangeFile, read_ranges
 
 MEMORY = 64 << 20  # bytes of parts that a file keeps in memory
 
-AHEAD = 16 << 20  # bytes that are fetched at once
+AHEAD = 4 << 20  # bytes that are fetched at once
 
 
 def digest_of(path: str | os.PathLike[str]) -> str:
@@ -54,11 +56,17 @@ class KeptFile:
         self._memory: OrderedDict[Range, bytes] = OrderedDict()
         self._held = 0
         self._coming: dict[Range, Future[bytes]] = {}
-        head = self._cache.head(url)
-        if head is None:
-            head = remote_size(url)
-            self._cache.put_head(url, head)
-        self._head, self.size = head, head.size
+        self._head = self._cache.head(url) or self._ask()
+        self.size = self._head.size
+
+    def _ask(self) -> Head:
+        try:
+            head = remote_size(self.url)
+        except DataError:
+            self._cache.close()
+            raise
+        self._cache.put_head(self.url, head)
+        return head
 
     def read(self, ranges: Sequence[Range]) -> list[bytes]:
         """The bytes of each range, in this order; those that are not here yet come in parallel.
@@ -97,11 +105,18 @@ class KeptFile:
         return [found[part] for part in ranges]
 
     def fetch(self, ranges: Sequence[Range]) -> None:
-        """Ranges that are read soon, one by one: they come in parallel, some megabytes at a time."""
+        """Ranges that are read soon, one by one: they come in parallel, many at once, with a bar if that lasts."""
         ranges = list(dict.fromkeys(ranges))
-        ends = np.cumsum([end - start for start, end in ranges])
-        for part in np.split(np.arange(len(ranges)), np.flatnonzero(np.diff(ends // AHEAD)) + 1):
-            self.read([ranges[i] for i in part.tolist()])
+        sizes = np.array([end - start for start, end in ranges], np.int64)
+        parts = np.split(np.arange(len(ranges)), np.flatnonzero(np.diff(np.cumsum(sizes) // AHEAD)) + 1)
+        name, total, done = remote_name(self.url), int(sizes.sum()), 0
+        with tqdm(total=total, desc=name, unit="B", unit_scale=True, leave=False, delay=2) as bar:
+            for part in parts:
+                if self._cache.broken and done > MEMORY // 2:
+                    return  # there is no place to keep more: it is read when it is needed
+                self.read([ranges[i] for i in part.tolist()])
+                done += int(sizes[part].sum())
+                bar.update(int(sizes[part].sum()))
 
     def _load(self, ranges: list[Range]) -> dict[Range, bytes]:
         """From disk, else from afar."""
@@ -109,12 +124,11 @@ class KeptFile:
         missing = [part for part in ranges if part not in found]
         if missing:
             try:
-                fetched = dict(
-                    zip(missing, read_ranges(self.url, missing, etag=self._head.etag_of_answers), strict=True)
-                )
+                contents = read_ranges(self.url, missing, etag=self._head.etag_of_answers)
             except Changed:
                 self._cache.forget(self.url)
                 raise
+            fetched = dict(zip(missing, contents, strict=True))
             self._cache.put(self.url, self._head, fetched)
             found |= fetched
         with self._lock:
@@ -134,7 +148,7 @@ class KeptFile:
         return fingerprint(self.size, self.read)
 
     def close(self) -> None:
-        """Let go of memory and cache; the file cannot be read any more."""
+        """Let go of memory and cache."""
         self._cache.close()
         with self._lock:
             self._memory.clear()

@@ -16,7 +16,7 @@ from mil_tutorial.remote.answers import CONNECTIONS, remote_size, stream
 
 GAP = 1 << 16  # bytes between two ranges that are read along with them: cheaper than a request
 
-PART = 1 << 21  # bytes of one request; more are read over several connections
+PART = 1 << 19  # bytes of one request; more are read over several connections
 
 BLOCK = 1 << 16  # bytes that a `RangeFile` reads at least
 

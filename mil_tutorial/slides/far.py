@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import IO, cast
 
+import cv2
 import numpy as np
 import openslide
 import tifffile
@@ -26,6 +27,8 @@ from mil_tutorial.slides.tiff import LARGEST_TILE, SlideOfTiles, TiffLevel, is_p
 DECODED = 128 << 20  # bytes of decoded tiles that a slide keeps in memory
 
 LARGEST_LEVEL = 8192  # pixels of the longer side of a slide's last level: where there is no pyramid, all would be read
+
+TILE_HEADER = 1 << 16  # bytes that a tile's code may have beside its pixels
 
 PER_UNIT = {2: 25_400.0, 3: 10_000.0}  # µm in the units of TIFF's resolution: inch, cm
 
@@ -61,6 +64,9 @@ class FarLevel(TiffLevel):
     def __init__(self, page: tifffile.TiffPage, source: KeptFile, size: tuple[int, int], decoded: DecodedTiles):
         super().__init__(page, source, size)
         self._decoded = decoded
+        most = 2 * self.tile[0] * self.tile[1] * self.samples + TILE_HEADER
+        if self.sizes.max(initial=0) > most:  # who believes it reads the whole file for one tile
+            raise ValueError(f"a tile of {self.sizes.max()} bytes, expected at most {most}")
 
     def decode_all(self, numbers: Sequence[int]) -> Iterator[np.ndarray | None]:
         known = {n: self._decoded.get(int(self.offsets[n])) for n in numbers if self.sizes[n]}
@@ -201,7 +207,7 @@ class FarSlide(SlideOfTiles):
             return slide.properties[openslide.PROPERTY_NAME_VENDOR]
 
     def close(self) -> None:
-        """Close it; nothing can be read any more."""
+        """Close it, and write down in the cache what was used."""
         self._tiff.close()
         self._file.close()
 
@@ -256,11 +262,14 @@ class FarSlide(SlideOfTiles):
         width, height = size
         require(min(width, height) >= 0, "size", Found(f"{width} x {height}"), "pixels, 0 or more")
         tiles, factor = self._levels[level], self._downsamples[level]
-        x, y = (round(value / factor) for value in location)
-        rgba = np.zeros((height, width, 4), np.uint8)
+        x, y = (value / factor if value >= 0 else -(-value // factor) for value in location)  # as OpenSlide
+        # A corner between two pixels: as OpenSlide does it, colours are interpolated; the values of a mask must not be.
+        between = tiles.samples == 3 and (x % 1, y % 1) != (0, 0) and min(width, height) > 0
+        left, top = (int(side // 1 if between else round(side)) for side in (x, y))
+        rgba = np.zeros((height + between, width + between, 4), np.uint8)
         rgba[..., :3] = 255 if tiles.samples == 3 else 0
         try:
-            tiles.read_into(rgba[..., :3], x, y, rgba[..., 3])
+            tiles.read_into(rgba[..., :3], left, top, rgba[..., 3])
         except (DataError, MemoryError):
             raise
         except Exception as error:  # the codecs report damage in many ways
@@ -268,10 +277,14 @@ class FarSlide(SlideOfTiles):
                 f"{self._filename}: cannot be read at x={location[0]}, y={location[1]}, level {level}"
                 f" ({error!s:.120}). The file there is damaged. Take another copy."
             ) from error
-        return Image.fromarray(rgba)
+        if not between:
+            return Image.fromarray(rgba)
+        shift = np.array([[1, 0, x - left], [0, 1, y - top]], float)
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return Image.fromarray(np.asarray(cv2.warpAffine(rgba, shift, (width, height), flags=how), np.uint8))
 
 
-def fetch_patches(slide: openslide.AbstractSlide, coords: np.ndarray, side_level0: int, px: int) -> None:
+def fetch_patches(slide: openslide.AbstractSlide, coords: np.ndarray, side_level0: int, px: float) -> None:
     """Patches that are read soon, one by one, by `read_patch`: of a far slide, their tiles come at once.
 
     Args:

@@ -147,6 +147,7 @@ def _count_by_tiles(level: TiffLevel, low: np.ndarray, high: np.ndarray, value: 
             box_low, box_high = np.maximum(low[patch] - corner, 0), np.minimum(high[patch] - corner, tile)
             number = place[:, 1] * level.across + place[:, 0]
             distinct, group = np.unique(number, return_inverse=True)
+            level.fetch(distinct[level.sizes[distinct] <= ONE_VALUE])
             single = _single_values(level, distinct)
             is_value, mixed = single == value, single < 0
             areas = (box_high - box_low).prod(1)

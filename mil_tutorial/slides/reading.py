@@ -19,7 +19,7 @@ from openslide import AbstractSlide
 from mil_tutorial.errors import DataError, Found, require, require_integer, require_number
 from mil_tutorial.geometry import as_coords, as_side, grid_cells, grid_step
 from mil_tutorial.remote import place
-from mil_tutorial.slides.far import FarSlide
+from mil_tutorial.slides.far import FarSlide, fetch_patches
 from mil_tutorial.slides.tiff import LARGEST_TILE, TiffLevel, open_level
 
 BLOCK = 1024  # side in pixels of what is read from a level at once: whole tiles that stay in the cache
@@ -90,9 +90,8 @@ def slide_mpp(slide: AbstractSlide, path: str | os.PathLike, default: float | No
     Raises:
         DataError: the file does not say it, and there is no default.
     """
-    value = stated_mpp(slide)
-    if value is None:
-        value = default
+    stated = stated_mpp(slide)
+    value = default if stated is None else stated
     if value is None:
         raise DataError(
             f"{path}: the file does not say how large a pixel is"
@@ -197,6 +196,7 @@ def read_overview(slide: AbstractSlide, downsample: float, path: str | os.PathLi
             "a larger number",
         )
         out = np.empty((rows, columns, 3), np.uint8)
+        fetch_patches(own, np.zeros((1, 2)), max(own.dimensions), max(own.dimensions) / downsample)
         level = own.get_best_level_for_downsample(downsample * 1.01)
         side = 8 * BLOCK if max(own.level_dimensions[level]) <= 8 * BLOCK else 2 * BLOCK  # a small level in one go
         block = max(1, int(side * own.level_downsamples[level] / downsample))  # pixels of the result
@@ -274,6 +274,8 @@ def _lay_patches(
     _, block = np.unique(rows // per_block * (columns.max() + 1) + columns // per_block, return_inverse=True)
     order = np.argsort(block, kind="stable")
     size = max(1, round(side / factor))  # of a patch in pixels of that level
+
+    fetch_patches(slide, coords, side, side / downsample)
 
     def lay(members: np.ndarray, tiles: TiffLevel | None) -> None:
         low, high = coords[members].min(0), coords[members].max(0) + side

@@ -139,6 +139,8 @@ class TiffLevel:
         height, width = out.shape[:2]
         tw, th = self.tile
         right, bottom = min(x + width, self.width), min(y + height, self.height)
+        if right <= max(0, x) or bottom <= max(0, y):  # beyond the level, though perhaps inside its last tile
+            return
         places = [
             (row, column)
             for row in range(max(0, y) // th, -(-bottom // th))

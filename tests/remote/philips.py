@@ -6,6 +6,7 @@ out, one spacing a level in XML, and a macro picture whose spacing comes first.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -153,6 +154,39 @@ def write_large(path: Path, *, width: int, height: int, levels: int = 8, seed: i
     coded = [tiles(*grid) for grid in grids]
     write_levels(path, [(a * TILE, b * TILE) for a, b in grids], coded, tables, 0.2431, ycbcr=True)
     return true
+
+
+def move_directories(path: Path) -> None:
+    """Put the directory of each level, and its tables, behind its tiles: where the scanner's software has them."""
+    other = path.with_suffix(".moved")
+    with tifffile.TiffFile(path) as tiff, path.open("rb") as source, other.open("wb") as out:
+        out.write(b"II+\0" + struct.pack("<HHQ", 8, 0, 0))
+        link = 8  # where the place of the next directory is written
+        for page in tiff.pages:
+            places = []
+            for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+                source.seek(offset)
+                places.append(out.tell() if size else 0)
+                out.write(source.read(size))
+            entries = b""
+            for tag in page.tags:
+                source.seek(tag.valueoffset)
+                raw, kind = source.read(tag.valuebytecount), int(tag.dtype)
+                if tag.code in (273, 324):  # offsets of strips or tiles
+                    raw, kind = struct.pack(f"<{len(places)}Q", *places), 16
+                if len(raw) > 8:
+                    place = struct.pack("<Q", out.tell())
+                    out.write(raw)
+                    raw = place
+                entries += struct.pack("<HHQ", tag.code, kind, tag.count) + raw.ljust(8, b"\0")
+            here = out.tell()
+            out.write(struct.pack("<Q", len(entries) // 20) + entries)
+            out.seek(link)
+            out.write(struct.pack("<Q", here))
+            link = here + 8 + len(entries)
+            out.seek(link)
+            out.write(bytes(8))
+    other.replace(path)
 
 
 def write_mask(path: Path, mask: np.ndarray, *, mpp: float = 0.2431, levels: int = 5, leave_out: bool = False) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from remote.philips import draw_mask, picture, write_large, write_mask, write_philips
+from remote.philips import draw_mask, move_directories, picture, write_large, write_mask, write_philips
 from remote.server import LocalServer, serving
 
 from mil_tutorial import (
@@ -49,6 +49,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     rgb, mask = picture(SIDE, SIDE), draw_mask(SIDE, SIDE)
     write_philips(folder / "slide.tif", rgb, mpp=MPP)
+    move_directories(folder / "slide.tif")
     write_philips(folder / "rgb.tif", rgb[:1536, :2048], mpp=MPP, levels=4, ycbcr=False)
     write_mask(folder / "slide_mask.tif", mask, levels=5)
     write_mask(folder / "sparse_mask.tif", mask, levels=5, leave_out=True)
@@ -93,10 +94,22 @@ def test_pixels_and_properties_are_openslides(server, folder, name):
             factor = 2**level
             for corner in (inside, border, (0, 0), (-64, -32), lower):
                 corner = tuple(side // factor * factor for side in corner)
-                pair = [on_white(s, corner, level, (700, 600)) for s in (near, slide)]
-                assert np.abs(pair[0] - pair[1]).mean() <= 2, (level, corner)
+                for place in (corner, (corner[0] + 3, corner[1] + 5)):  # the second between the level's pixels
+                    pair = [on_white(s, place, level, (700, 600)) for s in (near, slide)]
+                    assert np.abs(pair[0] - pair[1]).mean() <= 2, (level, place)
         assert (on_white(slide, (0, 0), 0, (64, 64)) == 255).all()  # a missing tile
         assert np.asarray(slide.read_region((0, 0), 0, (9, 9)).convert("RGB")).min() == 255
+
+
+def test_any_rectangle_is_openslides(server, folder):
+    """Inside, over the edges, beyond them; on and between the pixels of each level."""
+    random = np.random.default_rng(1)
+    with open_slide(folder / "slide.tif") as near, open_slide(far(server)) as slide:
+        for _ in range(80):
+            corner, size = random.integers(-700, SIDE + 300, 2).tolist(), random.integers(1, 500, 2).tolist()
+            level = int(random.integers(0, slide.level_count))
+            pair = [on_white(s, tuple(corner), level, tuple(size)) for s in (near, slide)]
+            assert np.abs(pair[0] - pair[1]).mean() <= 2, (level, corner, size)
 
 
 def test_mpp_is_the_slides_and_not_the_macro_pictures(server):
@@ -254,6 +267,28 @@ def test_other_pyramids(tmp_path, data, tumor_slide):
             assert slide.properties[key] == near.properties[key]
         a, b = (read_overview(s, 30).astype(float) for s in (near, slide))
         assert np.abs(a - b).mean() <= 2
+
+
+def test_a_real_slide(real):
+    """Aperio's: what it says and shows."""
+    path = real / "cmu-1-small-region.svs"
+    with serving(real) as server, open_slide(path) as near, open_slide(far(server, path.name)) as slide:
+        known = {key: value for key, value in near.properties.items() if key in slide.properties}
+        assert known == dict(slide.properties) and known["openslide.vendor"] == "aperio"
+        for corner in ((0, 0), (1000, 1001), (near.dimensions[0] - 100, 50)):
+            pair = [on_white(s, corner, 0, (300, 300)) for s in (near, slide)]
+            assert np.abs(pair[0] - pair[1]).mean() <= 2
+
+
+def test_a_lasting_read_shows_a_bar(server, monkeypatch, capsys):
+    """In bytes, named after the slide; a quick one shows none."""
+    monkeypatch.setattr("mil_tutorial.remote.kept.AHEAD", 1 << 16)
+    with open_slide(far(server)) as slide:
+        read_overview(slide, 30)
+        assert capsys.readouterr().err == ""
+        server.behaviour.rate = 300_000
+        read_canvas(slide, *island(), 200)
+    assert "slide.tif: " in capsys.readouterr().err
 
 
 @pytest.mark.slow

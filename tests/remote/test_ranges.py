@@ -131,6 +131,11 @@ def test_what_cannot_be_read_is_one_clear_error(server, tmp_path):
             read_range(nobody, 0, 5)
     with pytest.raises(DataError, match="cannot be reached"):
         read_range("http://nowhere.invalid/a.tif", 0, 5)
+    begun = time.perf_counter()
+    for wrong in ("https://", "http://[::1", "https://host:99999/x", "https://exa mple/x"):
+        with pytest.raises(DataError, match="is no web address"):
+            remote_size(wrong)
+    assert time.perf_counter() - begun < 0.5
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(server, monkeypatch):

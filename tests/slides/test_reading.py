@@ -30,6 +30,18 @@ def test_beyond_the_slide_is_white(data, tumor_slide):
     assert (patch[34:] == 255).all() and (patch[:, 34:] == 255).all()
 
 
+def test_a_patch_beyond_the_slide_is_white_on_the_canvas(data, tumor_slide):
+    """Also where it lies inside the last tile of a level, which is larger than the slide."""
+    path = data.slide_path(tumor_slide)
+    with open_slide(path) as slide:
+        width, height = slide.dimensions
+    canvas, rows, columns = read_canvas(
+        path, np.array([[width // 2, height // 2], [width + 10, height - 600]]), 512, 50
+    )
+    r, c = rows[1] * 50, columns[1] * 50
+    assert (canvas[r : r + 50, c : c + 50] == 255).all() and canvas.min() < 255
+
+
 def test_overview_in_strips_is_the_whole(data, tumor_slide):
     with open_slide(data.slide_path(tumor_slide)) as slide:
         small = read_overview(slide, 32)
