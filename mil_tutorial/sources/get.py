@@ -31,6 +31,8 @@ WORK = ".get"  # folder of a data root: what is not whole yet
 
 _one_file = threading.Lock()  # a whole file comes over several connections, so one at a time
 
+_one_in_memory = threading.Lock()  # slides are fetched to disk, eight at a time, and made into HDF5 one by one
+
 
 def nothing(count: int) -> None:
     """For whoever does not want to be told."""
@@ -105,37 +107,39 @@ def get_slide(
     """
     files = Files(root, name, features.name)
     if place is not None and not files.features.is_file():
-        values, coords = _fetch_arrays(files, features.url, place, head, told, connections)
-        patches = save_patches(files, coords, features.url)
-        if not np.isfinite(values).all():
-            raise DataError(f"{features.url}: the features of slide {name} are not all numbers. Take another set.")
-        write_features(files.features, values, patches, features.name)
+        size = None if files.patches.is_file() else read_slide_size(slide_url(name))
+        if place.ranges is not None:
+            append_ranges(features.url, place.ranges, files.part, told=told, connections=connections)
+        with _one_in_memory:
+            values, coords = _read_arrays(files, features.url, place, head)
+            patches = save_patches(files, coords, features.url, size=size)
+            if not np.isfinite(values).all():
+                raise DataError(f"{features.url}: the features of slide {name} are not all numbers. Take another set.")
+            write_features(files.features, values, patches, features.name)
         files.part.unlink(missing_ok=True)
+        if place.ranges is None:
+            told(place.size)
     get_labels(files, wsi_label, labels_from=labels_from, checksums=checksums, told=told)
 
 
-def _fetch_arrays(
-    files: Files, url: str, place: Place, head: Head, told: Callable[[int], object], connections: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features and corners of one slide."""
+def _read_arrays(files: Files, url: str, place: Place, head: Head) -> tuple[np.ndarray, np.ndarray]:
+    """Features and corners of one slide, from what was fetched of it."""
     if place.ranges is None:  # HDF5 must unpack it
         with open_remote_h5(url, head) as file:
             group = file[files.name]
-            arrays = group["feat"][...], group["coords"][...]
-        told(place.size)
-        return arrays
-    append_ranges(url, place.ranges, files.part, told=told, connections=connections)
+            return group["feat"][...], group["coords"][...]
     try:
         return parse_arrays(place, files.part.read_bytes())
     except OSError as error:
         raise DataError(f"{files.part}: cannot be read again ({error.strerror}). Check the disk.") from error
 
 
-def save_patches(files: Files, coords: np.ndarray, source: str) -> Patches:
+def save_patches(files: Files, coords: np.ndarray, source: str, *, size: tuple[int, int] | None = None) -> Patches:
     """Write the corners with the slide's true size, from its own header; those that are there must be the same.
 
     Args:
         files, coords, source: the slide, its corners (n, 2) in level-0 pixels, and the address that they come from.
+        size: of the slide in level-0 pixels; by default its header is asked.
 
     Raises:
         DataError: they lie outside the slide, or others are there.
@@ -148,7 +152,7 @@ def save_patches(files: Files, coords: np.ndarray, source: str) -> Patches:
                 " root. Take another folder for this set."
             )
         return there
-    width, height = read_slide_size(slide_url(files.name))
+    width, height = size or read_slide_size(slide_url(files.name))
     geometry = Geometry(PATCH, 0, MAGNIFICATION, LEVEL0_MAGNIFICATION, width, height, SIDE)
     good = coords.ndim == 2 and coords.shape[1] == 2 and np.isfinite(coords).all()
     if not good or (len(coords) and (coords.min() < 0 or (coords.max(0) >= (width, height)).any())):
