@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from mil_tutorial.remote import Head, download, remote_size
 from mil_tutorial.sources.archives import archives_of, get_from_archives
 from mil_tutorial.sources.bucket import CHECKSUMS, key_of, parse_checksums, url_of
 from mil_tutorial.sources.camelyon16 import camelyon16_slides
-from mil_tutorial.sources.get import WORK, Files, fetch_file, get_slide
+from mil_tutorial.sources.get import WORK, Files, Slide, fetch_file, fetch_slide, finish_slide
 from mil_tutorial.sources.pieces import CONNECTIONS
 from mil_tutorial.sources.plan import LOCK, Plan, SetPlan, begin, check_space, in_words, make_plan
 from mil_tutorial.sources.provenance import covers, write_provenance
@@ -124,7 +124,8 @@ def _carry_out(plan: Plan, progress: bool) -> None:
 def _remove_left_over(plan: Plan) -> None:
     """Remove the temporary files of killed runs: nobody else fetches into this root, so they belong to nobody."""
     run = Files(plan.root, "", "").run
-    for folder in (plan.root, plan.root / "evaluation", *run.glob("*")):
+    own = (plan.root / name for name in ("evaluation", "masks", "annotations"))
+    for folder in (plan.root, *own, *run.glob("*")):
         for left in folder.glob(f".*.{HEX}.*"):
             left.unlink(missing_ok=True)
 
@@ -148,33 +149,30 @@ def _get_slides(
     errors: list[DataError] = []
     pool = ThreadPoolExecutor(workers)
 
-    def get(name: str) -> None:
-        get_slide(
-            name,
-            int(labels[name]),
-            plan.root,
-            part.features,
-            part.places.get(name),
-            part.heads["features"],
-            labels_from=plan.labels_from,
-            checksums=checksums,
-            told=told,
-            connections=CONNECTIONS // workers,
-        )
+    def fetch(name: str) -> tuple[Slide, tuple[int, int] | None]:
+        files, place = Files(plan.root, name, part.features.name), part.places.get(name)
+        slide = Slide(files, int(labels[name]), part.features, place, part.heads["features"], plan.labels_from)
+        each = CONNECTIONS // workers
+        return slide, fetch_slide(slide, checksums=checksums, told=told, connections=each)
 
+    done = 0
     try:
-        jobs: list[Future[None]] = [pool.submit(get, name) for name in part.names]
+        jobs = [pool.submit(fetch, name) for name in part.names]
         for job in as_completed(jobs):
-            if isinstance(error := job.exception(), DataError):
+            try:
+                slide, size = job.result()
+                finish_slide(slide, size)  # one by one, and in this thread: so memory holds one slide
+            except DataError as error:
                 errors.append(error)
                 if len(errors) == MOST_FAILURES:
                     break
-            elif error is not None:
-                raise error
+                continue
+            done += 1
+            if slide.place is not None and slide.place.ranges is None:
+                told(slide.place.size)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     if errors:
-        done = sum(job.done() and not job.cancelled() and job.exception() is None for job in jobs)
         each = "\n".join(dict.fromkeys(str(error) for error in errors))
         raise DataError(
             f"{each}\n{done} of {len(jobs)} slides are whole. Run the same command again: it goes on from there."

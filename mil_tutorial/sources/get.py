@@ -19,7 +19,7 @@ from mil_tutorial.slides.labels import LabelRule, label_slide
 from mil_tutorial.sources.bucket import key_of, read_slide_size, slide_url, url_of
 from mil_tutorial.sources.camelyon16 import partly_annotated
 from mil_tutorial.sources.hdf5_slides import Place, open_remote_h5, parse_arrays
-from mil_tutorial.sources.pieces import append_ranges
+from mil_tutorial.sources.pieces import CONNECTIONS, append_ranges
 from mil_tutorial.sources.sets import FeatureSet
 from mil_tutorial.trident import Patches, read_patches, run_folder, write_features, write_patches
 
@@ -30,8 +30,6 @@ SIDE = 512  # of a patch in level-0 pixels
 WORK = ".get"  # folder of a data root: what is not whole yet
 
 _one_file = threading.Lock()  # a whole file comes over several connections, so one at a time
-
-_one_in_memory = threading.Lock()  # slides are fetched to disk, eight at a time, and made into HDF5 one by one
 
 
 def nothing(count: int) -> None:
@@ -77,49 +75,92 @@ class Files:
         return all(path.is_file() for path in (self.patches, self.features, self.labels))
 
 
-def get_slide(
-    name: str,
-    wsi_label: int,
-    root: Path,
-    features: FeatureSet,
-    place: Place | None,
-    head: Head,
-    *,
-    labels_from: str = "masks",
-    checksums: Mapping[str, str],
-    told: Callable[[int], object] = nothing,
-    connections: int = 1,
-) -> None:
-    """Get one slide out of an HDF5 file: corners, features, the mask or annotation if it has tumour, patch labels.
+@dataclass(frozen=True)
+class Slide:
+    """One slide that is to be got out of an HDF5 file.
+
+    Attributes:
+        files: where its files lie in the data root.
+        wsi_label: 1 with tumour, 0 without.
+        features: the set.
+        place: where it lies in the set's file, see `hdf5_slides.find_places`; None where its features are there.
+        head: the set's file, see `remote.remote_size`.
+        labels_from: `masks` or `annotations`.
+    """
+
+    files: Files
+    wsi_label: int
+    features: FeatureSet
+    place: Place | None
+    head: Head
+    labels_from: str = "masks"
+
+
+def get_slide(slide: Slide, *, checksums: Mapping[str, str], told: Callable[[int], object] = nothing) -> None:
+    """Get one slide: corners, features, the mask or annotation if it has tumour, patch labels; go on where it stopped.
 
     Args:
-        name, wsi_label: of the slide; 1 with tumour, 0 without.
-        root: of the data.
-        features: the set that is fetched; `head` and `place` say of its file, and of the slide in it.
-        place, head: see `hdf5_slides.find_places`, `remote.remote_size`; no place where its features are there.
-        labels_from: `masks` or `annotations`.
+        slide: which, and from where.
         checksums: md5 by key, see `bucket.parse_checksums`.
         told: is told how many bytes more are there.
-        connections: how many requests run at a time for its features.
 
     Raises:
         DataError: something cannot be fetched or written, or does not fit together; the message names the address.
     """
-    files = Files(root, name, features.name)
-    if place is not None and not files.features.is_file():
-        size = None if files.patches.is_file() else read_slide_size(slide_url(name))
-        if place.ranges is not None:
-            append_ranges(features.url, place.ranges, files.part, told=told, connections=connections)
-        with _one_in_memory:
-            values, coords = _read_arrays(files, features.url, place, head)
-            patches = save_patches(files, coords, features.url, size=size)
-            if not np.isfinite(values).all():
-                raise DataError(f"{features.url}: the features of slide {name} are not all numbers. Take another set.")
-            write_features(files.features, values, patches, features.name)
-        files.part.unlink(missing_ok=True)
-        if place.ranges is None:
-            told(place.size)
-    get_labels(files, wsi_label, labels_from=labels_from, checksums=checksums, told=told)
+    size = fetch_slide(slide, checksums=checksums, told=told, connections=CONNECTIONS)
+    finish_slide(slide, size)
+
+
+def fetch_slide(
+    slide: Slide, *, checksums: Mapping[str, str], told: Callable[[int], object] = nothing, connections: int = 1
+) -> tuple[int, int] | None:
+    """The first half: everything that comes over the network goes to the disk.
+
+    Args:
+        slide, checksums, told: as `get_slide`.
+        connections: how many requests run at a time for its features.
+
+    Returns:
+        The slide's width and height in level-0 pixels; None where its corners are there already.
+
+    Raises:
+        DataError: as `get_slide`.
+    """
+    files, place = slide.files, slide.place
+    size = None if files.patches.is_file() else read_slide_size(slide_url(files.name))
+    if place is not None and place.ranges is not None and not files.features.is_file():
+        append_ranges(slide.features.url, place.ranges, files.part, told=told, connections=connections)
+    if slide.wsi_label and not files.labels.is_file():
+        fetch_file(slide.labels_from, files.name, files.root, checksums=checksums, progress=told)
+    return size
+
+
+def finish_slide(slide: Slide, size: tuple[int, int] | None) -> None:
+    """The second half: TRIDENT's files and the patch labels, from what was fetched.
+
+    Args:
+        slide, size: as `fetch_slide` takes and gives them.
+
+    Raises:
+        DataError: as `get_slide`.
+    """
+    files, url = slide.files, slide.features.url
+    if slide.place is not None and not files.features.is_file():
+        values, coords = _read_arrays(files, url, slide.place, slide.head)
+        patches = save_patches(files, coords, url, size=size)
+        if not np.isfinite(values).all():
+            raise DataError(f"{url}: the features of slide {files.name} are not all numbers. Take another set.")
+        write_features(files.features, values, patches, slide.features.name)
+    files.part.unlink(missing_ok=True)
+    label_slide(
+        files.name,
+        slide.wsi_label,
+        coords_dir=files.patches.parent,
+        save_dir=files.labels.parent,
+        rule=replace(LabelRule(), partly_annotated=files.name in partly_annotated()),
+        masks_dir=files.root / "masks" if slide.labels_from == "masks" else None,
+        annotations_dir=files.root / "annotations" if slide.labels_from == "annotations" else None,
+    )
 
 
 def _read_arrays(files: Files, url: str, place: Place, head: Head) -> tuple[np.ndarray, np.ndarray]:
@@ -162,33 +203,6 @@ def save_patches(files: Files, coords: np.ndarray, source: str, *, size: tuple[i
         )
     write_patches(files.patches, coords, geometry, source=source)
     return Patches(files.name, np.asarray(coords, np.int64), geometry)
-
-
-def get_labels(
-    files: Files,
-    wsi_label: int,
-    *,
-    labels_from: str,
-    checksums: Mapping[str, str],
-    told: Callable[[int], object] = nothing,
-) -> None:
-    """Label the patches of a slide that has corners, from its mask or annotation. Normal slides need none.
-
-    Args, Raises: as `get_slide`.
-    """
-    if files.labels.is_file():
-        return
-    if wsi_label:
-        fetch_file(labels_from, files.name, files.root, checksums=checksums, progress=told)
-    label_slide(
-        files.name,
-        wsi_label,
-        coords_dir=files.patches.parent,
-        save_dir=files.labels.parent,
-        rule=replace(LabelRule(), partly_annotated=files.name in partly_annotated()),
-        masks_dir=files.root / "masks" if labels_from == "masks" else None,
-        annotations_dir=files.root / "annotations" if labels_from == "annotations" else None,
-    )
 
 
 def fetch_file(

@@ -257,3 +257,25 @@ def test_a_new_version_of_the_file_voids_what_was_fetched_of_the_old(own_server,
     np.testing.assert_array_equal(features, made.features(name, len(coords)))
     assert not (root / ".get").exists()
     assert json.loads((root / "CAMELYON16.json").read_text())["dataset"] == "CAMELYON16"
+
+
+def test_one_slide_by_itself(server, tmp_path):
+    """The function that loops and clusters can call."""
+    from mil_tutorial.remote import remote_size
+    from mil_tutorial.sources.bucket import parse_checksums
+    from mil_tutorial.sources.get import Files, Slide, get_slide
+    from mil_tutorial.sources.hdf5_slides import find_places
+    from mil_tutorial.sources.sets import feature_set
+
+    vits, told = feature_set("vits"), []
+    head = remote_size(vits.url)
+    places, missing = find_places(vits.url, head, ["tumor_091", "tumor_999"], tmp_path / "note.json")
+    assert missing == ["tumor_999"]
+    slide = Slide(Files(tmp_path / "r", "tumor_091", "vits"), 1, vits, places["tumor_091"], head)
+    checksums = parse_checksums((server.folder / "CAMELYON16/checksums.md5").read_text())
+    get_slide(slide, checksums=checksums, told=told.append)
+    mask = tmp_path / "r/masks/tumor_091_mask.tif"
+    assert slide.files.whole and sum(told) == places["tumor_091"].size + mask.stat().st_size
+    before, asked = made.tree(tmp_path / "r"), len(server.log)
+    get_slide(slide, checksums=checksums, told=told.append)
+    assert made.tree(tmp_path / "r") == before and len(server.log) == asked
