@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection
 
 import pandas as pd
@@ -46,8 +47,8 @@ def choose_slides(table: pd.DataFrame, n: int, *, without: Collection[str] = ())
         k = len(taken)
         cell = cells[k % len(cells)] if k < CELLS else None
         open_ = [key for key in groups if groups[key] and cell in (None, key[:2])] or [g for g in groups if groups[g]]
-        used = pd.Series(list(taken.values()), dtype=object).value_counts().to_dict()
-        key = max(open_, key=lambda g: (k + 1) * part[g] - used.get(g, 0))
+        used = Counter(taken.values())
+        key = max(open_, key=lambda g: (k + 1) * part[g] - used[g])
         taken[groups[key].pop(0)] = key
     return [name for name in free["wsi_name"] if name in taken]
 
