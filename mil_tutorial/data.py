@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mil_tutorial.errors import DataError, require
-from mil_tutorial.fixture.tree import fixture_root, is_fixture
+from mil_tutorial.errors import DataError, ParameterError, require
+from mil_tutorial.fixture.tree import cache_folder, fixture_root, is_fixture
 from mil_tutorial.fixture.write import render
 from mil_tutorial.slides.reading import SLIDE_SUFFIXES
+from mil_tutorial.sources import FETCHED
 from mil_tutorial.tables import read_label_table
 from mil_tutorial.trident import read_patch_labels
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "MIL_TUTORIAL_DATA"
 RUN_VARIABLE = "MIL_TUTORIAL_RUN"
+CAMELYON16 = "camelyon16"  # in place of a path: the real slides, fetched on first use
 SPLITS = ("train", "test")
 
 
@@ -35,6 +37,9 @@ class DataRoot:
             `trident_processed`.
         trident_dir: the TRIDENT run folder, such as `<root>/trident_processed/20x_512px_0px_overlap`.
         synthetic: True for the fixture; its slides are drawn when `slide_path` or `mask_path` first asks for them.
+
+    A root that `mil-tutorial get` made has no slides: `slide_path` gives a slide's address, and `mask_path` and
+    `annotation_path` fetch the file that they are asked for.
 
     >>> data = open_data()
     >>> data.split("test").columns.tolist()
@@ -128,8 +133,17 @@ class DataRoot:
         path = self.root / "reference.csv"
         return pd.read_csv(path) if path.is_file() else None
 
-    def slide_path(self, name: str) -> Path:
+    @property
+    def fetched(self) -> bool:
+        """Whether `mil-tutorial get` made this root, so that what it lacks can be fetched."""
+        return (self.root / FETCHED).is_file()
+
+    def slide_path(self, name: str) -> Path | str:
         """The slide's file; the fixture draws it now if it is not there yet (about 3 s).
+
+        Of a root that `get` made it is the file if that has been fetched, otherwise the slide's **address**:
+        a slide has 1.8 GB on average, and `open_slide`, `read_canvas` and `view_heatmap` take the address as it is and
+        read only the tiles that they need.
 
         Raises:
             DataError: there is no such slide.
@@ -137,6 +151,12 @@ class DataRoot:
         if self.synthetic:
             return self._draw(name, "slide")
         paths = [p for suffix in SLIDE_SUFFIXES if (p := self.root / "images" / f"{name}{suffix}").is_file()]
+        if not paths and self.fetched:
+            from mil_tutorial.sources.bucket import slide_url
+            from mil_tutorial.sources.camelyon16 import camelyon16_slides
+
+            if name in set(camelyon16_slides()["wsi_name"]):
+                return slide_url(name)
         if not paths:
             raise DataError(
                 f"{self.root / 'images' / name}: no slide of this name ({', '.join(SLIDE_SUFFIXES)})."
@@ -145,19 +165,30 @@ class DataRoot:
         return paths[0]
 
     def mask_path(self, name: str) -> Path:
-        """The slide's mask, `<root>/masks/<name>_mask.tif`; the fixture draws it now if needed."""
+        """The slide's mask, `<root>/masks/<name>_mask.tif`; the fixture draws it now if needed.
+
+        Of a root that `get` made it is fetched now if needed (22 MB on average), and its md5 compared.
+        """
         if self.synthetic:
             self._draw(name, "mask")
         return self._existing("masks", f"{name}_mask.tif", "mask")
 
     def annotation_path(self, name: str) -> Path:
-        """The slide's ASAP annotation; normal slides have none."""
+        """The slide's ASAP annotation, fetched now if `get` made the root; normal slides have none."""
         if self.synthetic:
             self._draw(name, "annotation")
         return self._existing("annotations", f"{name}.xml", "annotation (normal slides have none)")
 
     def _existing(self, folder: str, file: str, what: str) -> Path:
         path = self.root / folder / file
+        if not path.is_file() and self.fetched:
+            from mil_tutorial.sources.fetch import fetch_whole
+
+            name = path.stem.removesuffix("_mask")
+            try:
+                return fetch_whole(self.root, folder, [name])[0]
+            except (DataError, ParameterError) as error:
+                raise DataError(f"{path}: there is no such {what}, and it cannot be fetched: {error}") from error
         if not path.is_file():
             raise DataError(f"{path}: there is no such {what}. Check the name and {VARIABLE}.")
         return path
@@ -188,22 +219,54 @@ def _run_folder(root: Path, run: str | None) -> Path:
     return jobs / runs[0]
 
 
+def default_root() -> Path:
+    """Where the real slides are kept that `open_data("camelyon16")` fetches: in the course's cache."""
+    return cache_folder() / CAMELYON16
+
+
+def _fetch_default(root: Path) -> None:
+    """Fetch the default choice, unless some choice is there."""
+    if (root / "wsi_labels.csv").is_file():
+        return
+    from mil_tutorial.sources.fetch import fetch_camelyon16
+
+    try:
+        fetch_camelyon16(root)
+    except DataError as error:
+        raise DataError(
+            f"{root}: the real CAMELYON16 is not whole here yet, and it cannot be fetched now: {error}\nWith a network,"
+            " ask again, or run `mil-tutorial get camelyon16`: both go on where they stopped, and what is here needs no"
+            f" network any more. Without one, name a data root that you have in {VARIABLE}, or leave {VARIABLE} empty:"
+            " then the course uses its synthetic slides."
+        ) from error
+
+
 def open_data(path: str | os.PathLike[str] | None = None, *, run: str | None = None) -> DataRoot:
     """Open a data root: `path`, else `$MIL_TUTORIAL_DATA`, else the synthetic fixture.
 
     Args:
-        path: folder with `wsi_labels.csv`, `train.csv`, `test.csv` and `trident_processed`.
+        path: folder with `wsi_labels.csv`, `train.csv`, `test.csv` and `trident_processed`; or `camelyon16`, the real
+            slides: 60 of them, with published features, are fetched on first use into the course's cache (some 1.1 GB
+            and the masks of the tumour slides; terms and sizes are printed first). `./camelyon16` is a folder.
         run: name of a TRIDENT run folder, where there are several; else `$MIL_TUTORIAL_RUN`, else the course's own
             settings.
 
     Raises:
-        DataError: there is no such folder, it lacks `wsi_labels.csv`, or it holds several runs and none was chosen.
+        DataError: there is no such folder, it lacks `wsi_labels.csv`, it holds several runs and none was chosen, or the
+            real slides are not here yet and cannot be fetched.
     """
     chosen, run = path or os.environ.get(VARIABLE), run or os.environ.get(RUN_VARIABLE) or None
     if not chosen:
         root = fixture_root()
         return DataRoot(root, _run_folder(root, run), synthetic=True)
-    root = Path(chosen).expanduser().resolve()
+    root = default_root() if chosen == CAMELYON16 else Path(chosen).expanduser().resolve()
+    if chosen == CAMELYON16:
+        _fetch_default(root)
+    if not (root / "wsi_labels.csv").is_file() and (root / FETCHED).is_file():
+        raise DataError(
+            f"{root}: `mil-tutorial get` began this data root and did not come to its end."
+            " Run the same command again: it goes on where it stopped."
+        )
     if not (root / "wsi_labels.csv").is_file():
         raise DataError(
             f"{root}: this is not a data root. Expected wsi_labels.csv, train.csv, test.csv, trident_processed there."

@@ -81,9 +81,9 @@ def create_h5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
 
 
 def get_dataset(
-    file: h5py.File, key: str, path: Path, *, remedy: str = "Check that this is the right folder."
+    file: h5py.File | h5py.Group, key: str, path: Path | str, *, remedy: str = "Check that this is the right folder."
 ) -> h5py.Dataset:
-    """A dataset that is in the file itself.
+    """A dataset that is in the file itself; `path` names the file in errors.
 
     Raises:
         DataError: it is missing, is kept in another file, or claims far more values than the file holds.

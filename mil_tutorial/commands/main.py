@@ -19,6 +19,7 @@ from mil_tutorial.errors import DataError, ParameterError
 COMMANDS = {
     "course": "Execute the six notebooks and print what came out.",
     "fixture": "Draw the synthetic slides; without options, say where they are.",
+    "get": "Fetch the real CAMELYON16, or some of it: published features, patch labels, tables.",
     "prepare": "From slides to features in TRIDENT's layout, on a CPU.",
     "labels": "Patch labels from tumour masks or annotations.",
     "camelyon16": "Write wsi_labels.csv, train.csv and test.csv of the real CAMELYON16 into a data root.",

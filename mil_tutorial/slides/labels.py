@@ -238,8 +238,10 @@ def _label(source: Path | str, patches: Patches, rule: LabelRule) -> PatchLabels
     """The labels of a tumour slide, from its mask or its annotation."""
     side = patches.geometry.patch_size_level0
     if _is_mask(source):
-        check_mask_size(source, patches.geometry)
-        pixels = count_pixels(source, patches.coords, side, rule.tumor_value)
+        factor = check_mask_size(source, patches.geometry)
+        # In a mask of half the size a corner lies between two pixels at most: the nearer one is taken.
+        corners, side = np.round(patches.coords / factor), max(1, round(side / factor))
+        pixels = count_pixels(source, corners, side, rule.tumor_value)
         hint = f"holds the value {rule.tumor_value}. Check tumor_value (2 in CAMELYON16's masks, 1 or 255 in others)"
     else:
         annotation = read_asap_xml(source)

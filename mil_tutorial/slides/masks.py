@@ -21,6 +21,8 @@ from mil_tutorial.slides.tiff import TiffLevel, open_level
 
 CHUNK = 1_000_000  # pairs of patch and tile at once
 
+FACTORS = (1, 2, 4, 8)  # a mask's pixel in level-0 pixels of its slide
+
 ONE_VALUE = 4096  # bytes; a compressed tile of one value is smaller than this
 
 
@@ -78,19 +80,25 @@ def read_mask(
         ) from error
 
 
-def check_mask_size(mask_path: str | os.PathLike, geometry: Geometry) -> None:
-    """A mask must have its slide's size.
+def check_mask_size(mask_path: str | os.PathLike, geometry: Geometry) -> int:
+    """A mask must have its slide's size, or that divided by 2, 4 or 8, as some of CAMELYON16's masks may have.
+
+    Returns:
+        How many level-0 pixels of the slide one pixel of the mask is wide.
 
     Raises:
-        DataError: it has another one, or cannot be opened.
+        DataError: it has another size, or cannot be opened.
     """
     with open_slide(mask_path) as mask:
         width, height = mask.dimensions
-    if (width, height) != (geometry.width, geometry.height):
-        raise DataError(
-            f"{mask_path}: is {width} x {height} pixels, its slide is {geometry.width} x {geometry.height}."
-            " The mask of another slide or resolution gives wrong labels. Take the right one."
-        )
+    sides = (width, geometry.width), (height, geometry.height)
+    for factor in FACTORS:
+        if all(own in (side // factor, -(-side // factor)) for own, side in sides):
+            return factor
+    raise DataError(
+        f"{mask_path}: is {width} x {height} pixels, its slide is {geometry.width} x {geometry.height}."
+        " The mask of another slide or resolution gives wrong labels. Take the right one."
+    )
 
 
 def _single_values(level: TiffLevel, tiles: np.ndarray) -> np.ndarray:

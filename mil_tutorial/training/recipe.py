@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
@@ -35,7 +36,8 @@ def split_bags(bags: Bags, *, seed: int = 0, val_fraction: float = VAL_FRACTION)
     Args:
         bags: a dataset with `get_bag_labels()` and `subset(indices)`.
         seed: another seed, another split.
-        val_fraction: of the bags, for the second part; between 0 and 1.
+        val_fraction: of the bags, for the second part; between 0 and 1. At least two bags, so that there is one of
+            each label.
 
     Returns:
         Training bags and validation bags.
@@ -56,9 +58,10 @@ def split_bags(bags: Bags, *, seed: int = 0, val_fraction: float = VAL_FRACTION)
     require_number("val_fraction", val_fraction, low=0, open_low=True, expected=fraction)
     require(val_fraction < 1, "val_fraction", val_fraction, fraction)
     labels = bags.get_bag_labels()
+    n_val = max(2, math.ceil(val_fraction * len(labels)))
     cause: ValueError | None = None
     try:
-        parts = train_test_split(range(len(labels)), test_size=val_fraction, random_state=seed, stratify=labels)
+        parts = train_test_split(range(len(labels)), test_size=n_val, random_state=seed, stratify=labels)
     except ValueError as error:
         parts, cause = [[], []], error
     if any(len({labels[i] for i in part}) < 2 for part in parts):  # sklearn rounds two of twenty to none of four

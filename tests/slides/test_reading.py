@@ -38,7 +38,7 @@ def test_a_patch_beyond_the_slide_is_white_on_the_canvas(data, tumor_slide):
     canvas, rows, columns = read_canvas(
         path, np.array([[width // 2, height // 2], [width + 10, height - 600]]), 512, 50
     )
-    r, c = rows[1] * 50, columns[1] * 50
+    r, c = round(rows[1] * 50), round(columns[1] * 50)
     assert (canvas[r : r + 50, c : c + 50] == 255).all() and canvas.min() < 255
 
 

@@ -342,6 +342,8 @@ def test_bags_are_split_whole_and_stratified():
     assert sorted(train.get_bag_names() + val.get_bag_names()) == sorted(bags.get_bag_names())
     again, other = (split_bags(bags, seed=seed)[1].get_bag_names() for seed in (3, 4))
     assert again == val.get_bag_names() != other
+    few = split_bags(easy_bags(4))
+    assert [sorted(part.get_bag_labels()) for part in few] == [[0, 1], [0, 1]]
     with pytest.raises(DataError, match=r"3 bags \(by label: \{0: 2, 1: 1\}\) cannot be split 80% to 20%"):
         split_bags(easy_bags(3))
     for fraction in (0, 1, 1.5, NAN, "half"):
