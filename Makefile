@@ -18,10 +18,10 @@ course: env      ## run the whole course; DATA=<root> takes your own slides
 	$(BIN)/mil-tutorial course $(if $(DATA),--data "$(DATA)")
 
 test: env        ## run the tests and, once, every notebook
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not heavy"
 
-test-quick: env  ## run the tests that take a minute together: no notebooks
-	$(BIN)/python -m pytest -m "not slow and not notebooks"
+test-quick: env  ## run the tests that take a minute together
+	$(BIN)/python -m pytest -m "not slow"
 
 test-all: env    ## run everything that is not in a browser: kills, a cluster, damaged files, types, the workshop's notebooks
 	$(BIN)/python -m pytest

@@ -18,6 +18,13 @@ collect_ignore = ["faults/fuzz.py", "faults/matrix.py"]  # programs for Linux, a
 TUMOR = "tumor_003"
 
 
+def pytest_collection_modifyitems(items):
+    """What is heavy, or needs the executed notebooks, is slow, too."""
+    for item in items:
+        if item.get_closest_marker("heavy") or item.get_closest_marker("notebooks"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def repo():
     return HERE

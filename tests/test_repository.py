@@ -128,6 +128,6 @@ def test_style_and_spelling(repo, pins, command):
     check(repo, pins, command)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_types(repo, pins):
     check(repo, pins, ["mypy"])

@@ -50,7 +50,7 @@ def main() -> int:
         install = ["uv", "pip", "install", "-q", "--no-deps", "--python", inside]
         if run(*install, "-r", wanted) or run(*install, "."):
             return 1
-        return run(inside, "-m", "pytest", "-q", "-m", "not slow", *rest)
+        return run(inside, "-m", "pytest", "-q", "-m", "not heavy", *rest)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ if importlib.util.find_spec("mil_tutorial") is None:
     source = "mil-tutorial[notebook] @ git+https://github.com/mil-tutorial/mil-tutorial"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
+# For tissue of patients in place of the synthetic slides, remove the "# " below. It fetches some 1.6 GB on first use.
+# import os; os.environ["MIL_TUTORIAL_DATA"] = "camelyon16"
+
 from mil_tutorial import use_style
 
 use_style()
@@ -106,11 +109,12 @@ plt.show()
 # <!-- instructor, 3 min: "40x" is a word, µm per pixel is a number. Ask for the width of a lymphocyte (about 7 µm) in pixels. -->
 #
 # Files say it in **µm per pixel** (mpp). People say it as **magnification**: about 0.25 µm is called 40x, about 0.5 µm 20x.
-# So a patch of 512 pixels at 20x covers as many pixels of a 40x slide as the next cell prints.
+# So a patch at 20x covers twice as many pixels of a 40x slide, along each side.
 
 # %%
 mpp = float(slide.properties["openslide.mpp-x"])
-level0_magnification, target_magnification, patch_size = 40, 20, 512
+level0_magnification, target_magnification = 40, 20
+patch_size = int(attributes["patch_size"])  # 512 here and in the original tutorial; others take 256
 patch_size_level0 = patch_size * level0_magnification // target_magnification
 print(f"{mpp:.3f} µm per pixel at level 0")
 print(

@@ -26,6 +26,9 @@ if importlib.util.find_spec("mil_tutorial") is None:
     source = "mil-tutorial[notebook] @ git+https://github.com/mil-tutorial/mil-tutorial"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
+# For tissue of patients in place of the synthetic slides, remove the "# " below. It fetches some 1.6 GB on first use.
+# import os; os.environ["MIL_TUTORIAL_DATA"] = "camelyon16"
+
 from mil_tutorial import use_style
 
 use_style()

@@ -131,7 +131,7 @@ def test_a_flipped_bit_in_a_row_is_noticed(tree, file):
         store.rows(last)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_killed_at_any_moment_it_leaves_none_or_a_whole_one(tree):
     code = f"from mil_tutorial import pack; pack({str(tree / RUN)!r}, {ENCODER!r}, progress=False)"
     whole = 0

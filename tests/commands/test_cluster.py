@@ -124,7 +124,7 @@ def logged_double(value, folder):
     return 2 * value
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @posix
 def test_results_and_failures_are_those_of_one_machine(cluster, tmp_path):
     for _ in range(2):
@@ -136,7 +136,7 @@ def test_results_and_failures_are_those_of_one_machine(cluster, tmp_path):
     assert run_tasks(logged_double, tasks, progress=False) == there
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @posix
 @pytest.mark.parametrize("seed", range(int(os.environ.get("MIL_TUTORIAL_KILLS", "1"))))
 def test_a_worker_killed_in_the_middle_of_a_slide_changes_nothing(cluster, slides, tmp_path, seed):
@@ -160,7 +160,7 @@ def test_a_worker_killed_in_the_middle_of_a_slide_changes_nothing(cluster, slide
     assert_equal_trees(tree(spread), tree(alone))
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @posix
 def test_labels_and_repeated_training_on_a_cluster(cluster, data, tmp_path):
     cluster.add_worker()
@@ -185,7 +185,7 @@ def test_labels_and_repeated_training_on_a_cluster(cluster, data, tmp_path):
         assert np.abs(here - there).max() < 1e-4, "workers may round otherwise, not more"
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_no_scheduler_is_one_clear_error(capsys, slides, tmp_path):
     command = ["prepare", "--wsi_dir", slides, "--job_dir", tmp_path / "job", "--scheduler", "tcp://127.0.0.1:9"]
     assert main([str(a) for a in command]) == 2

@@ -103,7 +103,7 @@ def test_a_wrong_number_of_jobs_is_told_before_a_kernel_starts(notebooks, no_ker
     assert "--jobs: found 0, expected a whole number of at least 1" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
 def test_ctrl_c_ends_the_kernels(tmp_path):
     folder = tmp_path / "notebooks"

@@ -87,7 +87,7 @@ def made_root(folder):
     return folder
 
 
-@pytest.fixture(params=[pytest.param("synthetic slides", marks=pytest.mark.slow), "a root of its own"])
+@pytest.fixture(params=[pytest.param("synthetic slides", marks=pytest.mark.heavy), "a root of its own"])
 def root(request, tmp_path, monkeypatch):
     """None for the synthetic slides, else the path of another root, which the notebooks find by the environment."""
     if request.param == "synthetic slides":

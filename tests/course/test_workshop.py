@@ -66,7 +66,7 @@ def test_quiz_references_and_minutes(stem):
     assert abs(minutes - promised) <= 2, f"the notes add up to {minutes} minutes, the card says {promised}"
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.notebooks
 @pytest.mark.parametrize("version", ["student", "solution"])
 @pytest.mark.parametrize("stem", STEMS)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="forks, signals and file-size limits as Linux has them"
 )
@@ -21,7 +21,7 @@ def test_a_sample_of_the_fault_matrix(repo):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks and memory limits as Linux has them")
 def test_a_sample_of_damaged_files(repo):
     command = [

@@ -291,7 +291,7 @@ def test_a_lasting_read_shows_a_bar(server, monkeypatch, capsys):
     assert "slide.tif: " in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_large_slide_costs_little(tmp_path):
     """500 MB, 20 ms, 20 MB a second and connection."""
     path = tmp_path / "served" / "large.tif"

@@ -18,7 +18,7 @@ def write_mask(path, mask, *, tile=(256, 256), compression="adobe_deflate", lie=
             tiff.write(np.zeros_like(mask[::4, ::4]), **options, subfiletype=1)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_equal_to_counting_every_pixel(data, tumor_slide):
     patches = read_patches(data.trident_dir / "patches" / f"{tumor_slide}_patches.h5")
     side = patches.geometry.patch_size_level0

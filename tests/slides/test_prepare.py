@@ -190,7 +190,7 @@ def test_without_a_listener_damage_is_a_warning(prepared, encoder):
         assert prepare_slide(*prepared, SMALL, encoder) == (16, True)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_bits_flipped_anywhere(prepared, encoder):
     """Whatever bit it is: the file is refused (its text attributes carry no checksum), or the values are right again.
 

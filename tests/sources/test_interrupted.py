@@ -53,7 +53,7 @@ def running(root, *options):
         process.communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_and_run_again(published, expected, tmp_path, monkeypatch, seed):
     """Killed three times at random moments: the same tree, and at most a tenth more bytes in all."""

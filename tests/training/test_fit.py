@@ -122,7 +122,7 @@ def test_clear_errors():
         predict(ABMIL(8), loader(good, 0), "cpu")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_fixture_behaves_as_designed(data):
     """Three seeds of five, to save time: AUC in its band, above mean pooling, attention near the tumour.
 
@@ -221,7 +221,7 @@ torch.save(model.state_dict(), {out!r})
 """
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_killed_at_random_moments_and_resumed(tmp_path):
     """Five moments here; `make kill` tries twenty."""
     import os
