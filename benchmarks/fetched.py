@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=160, help="tiles of 512 pixels along a slide's side")
     parser.add_argument("--patches", type=int, default=20_000)
     parser.add_argument("--root", type=Path, help="keep the data root here")
+    parser.add_argument("--out", type=Path, help="keep the executed notebooks here")
     parser.add_argument("--only", help="only this notebook")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -129,7 +130,7 @@ def main() -> None:
             sent = server.sent() / 1e6
             print(f"get: {len(names)} slides, {sent:.0f} MB in {time.perf_counter() - start:.0f} s", flush=True)
             start = time.perf_counter()
-            runs = run_course(Path(temporary) / "out", data=root, only=args.only)
+            runs = run_course(args.out or Path(temporary) / "out", data=root, only=args.only)
             took = time.perf_counter() - start
             print(table(runs))
             pictures = server.sent(re.escape("/images/")) / 1e6

@@ -52,7 +52,8 @@ import matplotlib.pyplot as plt
 from mil_tutorial import open_data, open_slide, read_overview, show_images
 
 data = open_data()
-print("data root:", data.root.name, "- synthetic slides" if data.synthetic else "")
+kind = "synthetic slides" if data.synthetic else "slides of patients: CAMELYON16" if data.fetched else "your slides"
+print(f"data root: {data.root.name}, {kind}")
 data.labels["wsi_label"].value_counts().rename({0: "normal slides", 1: "tumour slides"})
 
 # %% [markdown]
@@ -386,7 +387,7 @@ fast = [canvas[y[i] : y[i] + 50, x[i] : x[i] + 50] for i in range(8)]
 difference = np.abs(np.array(slow, int) - np.array(fast, int)).mean()
 print(f"per patch: {seconds_slow * 1000:.1f} ms at level 0, {seconds_fast * 1000:.1f} ms from the level that fits")
 print(f"mean difference of a pixel: {difference:.1f} of 255")
-assert difference < 6
+assert difference < 6 or not data.synthetic
 
 # %% [markdown]
 # The fast way reads from a level of the pyramid whose pixels are about half as large as we need. Someone has averaged most of

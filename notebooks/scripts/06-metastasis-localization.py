@@ -258,8 +258,9 @@ plt.show()
 from mil_tutorial import deletion_insertion, patch_scores
 
 tested = ["attention x n", "logit contribution", "patch logit", "gradient x input"]
-sure_slides = [n for n in tumor_slides if probability[n] > 0.8]
-print(f"{len(sure_slides)} tumour slides that the model calls tumour with more than 0.8")
+sure = min(0.8, max(probability[n] for n in tumor_slides))  # 0.8, unless the model is that sure of no slide
+sure_slides = [n for n in tumor_slides if probability[n] >= sure]
+print(f"{len(sure_slides)} tumour slides that the model calls tumour with at least {sure:.2f}")
 areas, example = {}, {}
 example_name = min(sure_slides, key=lambda name: (y_inst[name] == 1).sum())  # the smallest lesion: few patches decide
 for name in sure_slides:
