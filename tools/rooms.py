@@ -83,9 +83,19 @@ def columns_of(
     row = [r for r in others if floor[r] == 0] + list(steps)
     left = (WIDTH - len(row) * (BOX + GAP) + GAP) / 2
     columns = {r: left + k * (BOX + GAP) for k, r in enumerate(row)}
-    for room in (r for r in others if floor[r] > 0):
+    grid = list(columns.values())
+    for room in sorted((r for r in others if floor[r] > 0), key=lambda r: -floor[r]):
         under = [columns[b] for a, b in arrows if a == room and b in columns]
-        columns[room] = sum(under) / max(len(under), 1)
+        wanted = sum(under) / max(len(under), 1)
+        # Not on the floor's other rooms, nor in the way of arrows from the rooms above it.
+        taken = [columns[r] for r in columns if floor[r] == floor[room]]
+        above = [columns[a] for a, b in arrows if b == room and a in columns]
+        free = [
+            x
+            for x in [wanted, *grid]
+            if all(abs(x - t) >= BOX for t in taken) and all(abs(x - a) > 1.5 * (BOX + GAP) for a in above)
+        ]
+        columns[room] = min(free, key=lambda x: abs(x - wanted), default=wanted)
     return columns
 
 
