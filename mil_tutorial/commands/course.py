@@ -29,12 +29,15 @@ if TYPE_CHECKING:
 KEY_RESULT = "Key result:"  # a notebook prints one line that begins so
 COLOURS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal; IPython's tracebacks have them
 
+# On Linux not by `getrusage`: a process begins with the peak of the one that started it.
 _PEAK = """
 import sys as _sys
 if _sys.platform == "win32":
     import psutil as _p; print(_p.Process().memory_info().peak_wset)
+elif _sys.platform == "linux":
+    print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024)
 else:
-    import resource as _r; print(_r.getrusage(_r.RUSAGE_SELF).ru_maxrss * (1 if _sys.platform == "darwin" else 1024))
+    import resource as _r; print(_r.getrusage(_r.RUSAGE_SELF).ru_maxrss)
 """
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 import h5py
@@ -109,15 +110,29 @@ def open_remote_h5(url: str, head: Head) -> Iterator[h5py.File]:
     try:
         with h5py.File(file, "r") as opened:
             yield opened
-    except DataError:
+    except DataError as error:
+        _let_go(error, file)
         raise
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        if file.error is not None:  # HDF5 swallows what its file object raised
-            raise file.error from error
+        cause = file.error
+        _let_go(error, file)
+        if cause is not None:  # HDF5 swallows what its file object raised
+            raise cause from error
         raise DataError(
             f"{url}: cannot be read as HDF5 ({error!s:.160}). The file there is another one than it was, or damaged."
             " The probe of `mil-tutorial get camelyon16` shows what else has changed."
         ) from error
+
+
+def _let_go(error: BaseException | None, file: _RangeFile) -> None:
+    """Let go of what frames of an error hold: HDF5's settings with our file object.
+
+    If they are there when Python ends, HDF5 frees them after it, and the process crashes.
+    """
+    file.error = None
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 class _RangeFile(RangeFile):

@@ -52,6 +52,17 @@ def test_kernels_get_the_data_root_and_this_process_keeps_its_environment(notebo
     assert [c.source for c in copy.cells] == ["# Title", CODE] and not (tmp_path / "out" / "course.json").exists()
 
 
+def test_the_memory_is_the_notebooks_own(notebooks, tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from mil_tutorial.commands.course import run_notebook;"
+        "large = bytearray(1 << 30); large[::4096] = bytes(1 << 18);"
+        "print(run_notebook(Path(sys.argv[1]), Path(sys.argv[2])).peak)"
+    )
+    arguments = [notebooks / "01-environment.ipynb", tmp_path / "out.ipynb"]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    assert 1e7 < int(done.stdout) < 5e8
+
+
 def test_without_data_kernels_have_the_environment_of_this_process(notebooks, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     (ran,) = course.run_course(tmp_path / "out", only="01")

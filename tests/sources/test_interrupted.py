@@ -231,3 +231,20 @@ def test_stopped_in_the_middle_it_is_no_data_root_yet(own_server, tmp_path):
     with pytest.raises(DataError, match="began this data root and did not come to its end"):
         open_data(tmp_path / "root")
     assert Path(tmp_path / "root" / "CAMELYON16.json").is_file()
+
+
+def test_the_process_ends_well_though_an_error_of_hdf5_is_kept(own_server):
+    """HDF5 frees what hangs on our file object when the process ends, after Python: it must be gone before."""
+    program = (
+        "import sys; from mil_tutorial.remote import Head; from mil_tutorial.sources.hdf5_slides import open_remote_h5\n"
+        "try:\n"
+        "    with open_remote_h5(sys.argv[1], Head(size=5000)):\n"
+        "        pass\n"
+        "except Exception as error:\n"
+        "    kept = error\n"
+        "print(type(kept).__name__)"
+    )
+    for path in ("nothing.h5", "CAMELYON16/evaluation/reference.csv"):
+        arguments = [sys.executable, "-c", program, f"{own_server.address}/{path}"]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.strip()) == (0, "DataError"), done.stderr
