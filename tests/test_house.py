@@ -48,6 +48,7 @@ def test_rooms_import_only_from_rooms_below(house):
     assert house.upward() == []
 
 
+@pytest.mark.slow
 def test_no_circles(house):
     assert house.circles() == []
 
@@ -104,6 +105,7 @@ def test_modules_are_imported_by_statements(house):
     assert named == set(LOADS_BY_NAME)
 
 
+@pytest.mark.slow
 def test_the_image_of_the_rooms_is_drawn_from_todays_imports(house, repo):
     """Rooms and arrows as they are now; the numbers of lines may be a little old."""
     number = re.compile(r"(\d[\d ]*)(?= lines)")
@@ -210,6 +212,7 @@ def test_a_change_of_the_environment_is_seen(tmp_path, text):
     assert [m.name for m in house.modules.values() if changes_environment(m)] == ["files"]
 
 
+@pytest.mark.slow
 def test_loading_every_room_leaves_the_process_as_it_is(house):
     names = [f"mil_tutorial.{m}" for m in house.modules if m and m not in ("__main__", "commands.main")]
     code = f"""

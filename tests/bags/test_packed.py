@@ -147,6 +147,7 @@ def test_killed_at_any_moment_it_leaves_none_or_a_whole_one(tree):
     same_bags(dataset_of(tree, packed=False), dataset_of(tree, packed=True))
 
 
+@pytest.mark.slow
 def test_workers_share_it(tree):
     dataset = dataset_of(tree, packed=True, bag_keys=["X", "Y"])
     dataset[0]

@@ -253,6 +253,7 @@ def test_the_run_that_is_asked_for_is_checked(root, capsys):
     assert main(["check", str(root), "--trident_run", "5x"]) == 2 and "no such TRIDENT run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_process_finds(data, tmp_path, monkeypatch):
     monkeypatch.setattr("mil_tutorial.commands.check.ENOUGH", 0)
     root = copy_root(data, tmp_path / "root", {"train": [*TRAIN[:8], *TRAIN[-8:]], "test": [*TEST[:8]]})
@@ -268,6 +269,7 @@ def test_a_wrong_number_of_workers_is_refused(root, workers):
         check_root(root, progress=False, workers=workers)
 
 
+@pytest.mark.slow
 def test_the_real_names_bring_the_errata(tmp_path, root):
     from mil_tutorial.sources.camelyon16 import camelyon16_slides
 

@@ -45,6 +45,7 @@ def test_every_module_with_options_is_a_command(repo):
     assert {name for name, text in texts.items() if "\ndef options(" in text} == set(COMMANDS) == set(parsers())
 
 
+@pytest.mark.slow
 def test_the_module_is_the_program():
     done = subprocess.run([sys.executable, "-m", "mil_tutorial", "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: mil-tutorial") and all(name in done.stdout for name in COMMANDS)

@@ -63,12 +63,14 @@ def test_the_memory_is_the_notebooks_own(notebooks, tmp_path):
     assert 1e7 < int(done.stdout) < 5e8
 
 
+@pytest.mark.slow
 def test_without_data_kernels_have_the_environment_of_this_process(notebooks, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     (ran,) = course.run_course(tmp_path / "out", only="01")
     assert ran.result == "None None"
 
 
+@pytest.mark.slow
 def test_a_relative_data_root_in_the_environment_reaches_the_kernels(notebooks, tree, tmp_path, monkeypatch):
     monkeypatch.chdir(tree.parent)
     monkeypatch.setenv("MIL_TUTORIAL_DATA", tree.name)
@@ -76,6 +78,7 @@ def test_a_relative_data_root_in_the_environment_reaches_the_kernels(notebooks, 
     assert ran.result.startswith(str(tree))
 
 
+@pytest.mark.slow
 def test_a_notebook_that_fails_does_not_stop_the_others(notebooks, tmp_path, capsys):
     assert main(["course", "--out", str(tmp_path / "out")]) == 1
     assert "FAILED: SystemError: on purpose" in capsys.readouterr().out
@@ -96,6 +99,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_two_run_at_the_same_time(tmp_path, monkeypatch, jobs):
     folder = tmp_path / "notebooks"

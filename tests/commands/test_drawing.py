@@ -17,10 +17,12 @@ from mil_tutorial.commands.main import main
 from mil_tutorial.fixture import tree
 
 
+@pytest.mark.slow
 def test_shipped_files_come_out_of_the_slide_again(data, tumor_slide):
     assert drawing.verify_one(tumor_slide, data.root) < drawing.FEATURE_TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "key", "value", "message"),
     [
@@ -43,6 +45,7 @@ def test_shipped_files_that_differ_are_named(data, tumor_slide, tmp_path, monkey
         drawing.verify(data.root, [tumor_slide], workers=1)
 
 
+@pytest.mark.slow
 def test_the_command_draws_into_a_folder(tmp_path, capsys):
     assert main(["fixture", "normal_001", "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
     assert f"1 synthetic slides with masks are in {tmp_path / 'out'}" in capsys.readouterr().out
@@ -64,6 +67,7 @@ def test_wrong_arguments_are_named(tmp_path, capsys, arguments, message):
     assert message in capsys.readouterr().err and not (tmp_path / "out" / "images").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     """A killed command must not leave processes behind that hold memory."""

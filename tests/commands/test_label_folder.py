@@ -35,6 +35,7 @@ def annotated(tree, tmp_path):
     return ["labels", *(str(text) for pair in folders.items() for text in pair)]
 
 
+@pytest.mark.slow
 def test_a_folder_of_masks(tree, tmp_path):
     run, masks, save = tree / RUN, tmp_path / "masks", tmp_path / "labels"
     for name in ("tumor_001", "test_005"):

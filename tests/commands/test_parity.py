@@ -98,6 +98,7 @@ def root(request, tmp_path, monkeypatch):
     return root
 
 
+@pytest.mark.slow
 def test_commands_give_the_numbers_of_the_notebooks(repo, tmp_path, root):
     out = tmp_path / "out"
     assert main(["train", "--out", str(out / "abmil.pt")]) == 0

@@ -73,6 +73,7 @@ def test_mpp_is_for_the_slides_that_do_not_say_it_and_that_is_told_once(wsi, cap
     assert remembered(wsi) == {"a": 0.5, "b": 0.5, "silent": 0.4}
 
 
+@pytest.mark.slow
 def test_mpp_slide_by_slide(wsi, tmp_path, capsys):
     table = tmp_path / "mpp.csv"
     table.write_text("wsi,mpp\na.tif,0.25\nsilent,0.495\n")

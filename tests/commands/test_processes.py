@@ -31,6 +31,7 @@ def threads(_):
     return cv2.getNumThreads()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "chunk"), [(1, 1), (2, 1), (2, 3), (None, 1)])
 def test_results_have_the_order_of_the_items(workers, chunk):
     results = process_map(square, range(9), what="Squaring", workers=workers, chunk=chunk, progress=False)
@@ -56,6 +57,7 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do():
         process_map(die, range(4), what="Dying", workers=2, progress=False)
 
 
+@pytest.mark.slow
 def test_workers_compute_on_one_thread():
     assert set(process_map(threads, range(4), what="Counting", workers=2, progress=False)) == {1}
 

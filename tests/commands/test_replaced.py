@@ -135,6 +135,7 @@ def test_labels_of_another_slide_label_or_rule_are_refused(data, root, tmp_path,
     assert "tumor_001.h5: was made with" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_slide_replaced_between_coordinates_and_features(tmp_path, capsys):
     """Features of a slide that lay there for a moment only are not kept once the right slide is back."""
     images, job = tmp_path / "images", tmp_path / "job"
@@ -163,6 +164,7 @@ def test_a_slide_replaced_between_coordinates_and_features(tmp_path, capsys):
     assert "a.h5: was made from another slide of this name" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_many_pack_at_once(root):
     """Each gets a whole store, whoever was last."""
     folder, wrong = root / RUN, []

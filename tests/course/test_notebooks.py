@@ -31,6 +31,7 @@ def printed(cell):
     return "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stdout").strip()
 
 
+@pytest.mark.slow
 def test_there_are_six_built_from_their_scripts(scripts):
     assert list(scripts) == STEMS and len(STEMS) == 6
     build = Path(__file__).resolve().parents[2] / "tools" / "build_notebooks.py"

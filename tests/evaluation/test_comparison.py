@@ -6,6 +6,7 @@ import pytest
 from mil_tutorial import ParameterError, auc_interval, bag_metrics, compare_models, summarize_seeds
 
 
+@pytest.mark.slow
 def test_paired_comparison():
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], 60)

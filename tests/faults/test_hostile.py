@@ -174,6 +174,7 @@ def flipped_bits(path, step):
     path.write_bytes(good)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["patches", "features", "labels", "weights", "json"])
 def test_a_flipped_bit_in_our_own_files_never_becomes_another_number(tmp_path, kind):
     """Others' files carry no checksum; in ours, what is read is what was written."""

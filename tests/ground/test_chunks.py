@@ -52,6 +52,7 @@ def test_what_is_kept_in_another_way_is_left_to_h5py(tmp_path):
             assert np.array_equal(hdf5.read_rows(file["features"]), expected)
 
 
+@pytest.mark.slow
 def test_a_damaged_index_is_noticed(tmp_path):
     """HDF5 itself may search such an index without end, so it is not asked."""
     path = tmp_path / "a.h5"

@@ -51,6 +51,7 @@ def test_loading_an_encoder(several_threads):
     assert state() == before
 
 
+@pytest.mark.slow
 def test_verifying_a_slide_of_the_fixture(several_threads, data, tumor_slide):
     before = state()
     drawing.verify_one(tumor_slide, data.root)

@@ -64,6 +64,7 @@ def is_right(server, right) -> bool:
     return np.abs(canvas(f"{server.address}/slide.tif") - right).mean() <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["cut", "503", "429", "slow", "all"])
 def test_a_bad_line_gives_the_right_pixels(server, right, fault):
     now = server.behaviour
@@ -247,6 +248,7 @@ def test_threads_share_what_is_coming(server):
     file.close()
 
 
+@pytest.mark.slow
 def test_processes_share_a_cache(server, cache):
     """Four programs at once, of which none sees an error, and a fifth that needs no network."""
     program = f"""

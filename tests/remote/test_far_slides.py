@@ -77,6 +77,7 @@ def on_white(slide, corner, level, size) -> np.ndarray:
     return rgba[..., :3] * (rgba[..., 3:] / 255) + 255 - rgba[..., 3:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["slide.tif", "rgb.tif"])
 def test_pixels_and_properties_are_openslides(server, folder, name):
     with open_slide(folder / name) as near, open_slide(far(server, name)) as slide:
@@ -101,6 +102,7 @@ def test_pixels_and_properties_are_openslides(server, folder, name):
         assert np.asarray(slide.read_region((0, 0), 0, (9, 9)).convert("RGB")).min() == 255
 
 
+@pytest.mark.slow
 def test_any_rectangle_is_openslides(server, folder):
     """Inside, over the edges, beyond them; on and between the pixels of each level."""
     random = np.random.default_rng(1)
@@ -126,6 +128,7 @@ def island(stride: int = 1) -> tuple[np.ndarray, int]:
     return geometry.grid()[::stride], geometry.patch_size_level0
 
 
+@pytest.mark.slow
 def test_overview_patches_and_canvas(server, folder):
     coords, side = island()
     with open_slide(folder / "slide.tif") as near, open_slide(far(server)) as slide:
@@ -192,6 +195,7 @@ def pictures(page: Path) -> list[np.ndarray]:
     return [cv2.imdecode(np.frombuffer(base64.b64decode(c), np.uint8), 1).astype(float) for c in codes]
 
 
+@pytest.mark.slow
 def test_the_viewers_page(server, folder, tmp_path):
     coords, side = island(7)
     scores = {"attention": np.linspace(0, 1, len(coords))}
@@ -280,6 +284,7 @@ def test_a_real_slide(real):
             assert np.abs(pair[0] - pair[1]).mean() <= 2
 
 
+@pytest.mark.slow
 def test_a_lasting_read_shows_a_bar(server, monkeypatch, capsys):
     """In bytes, named after the slide; a quick one shows none."""
     monkeypatch.setattr("mil_tutorial.remote.kept.AHEAD", 1 << 16)

@@ -87,6 +87,7 @@ def test_a_label_file_remembers_its_rule(slide):
     assert slide(rule=LabelRule(threshold=0.6)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule,message",
     [

@@ -139,6 +139,7 @@ def test_patches_leave_the_pen_out(marked):
     assert (patches.coords[:, 0] < 270 * 16).all() and not (without.coords[:, 0] < 270 * 16).all()
 
 
+@pytest.mark.slow
 def test_prepare_draws_what_it_left_out(marked, capsys):
     call = ["prepare", "--wsi_dir", str(marked / "slides"), "--job_dir", str(marked / "job"), "--patch_size", "512"]
     assert main(call) == 0 and not (marked / "job" / "tissue").exists()

@@ -119,6 +119,7 @@ def test_where_patches_overlap_the_later_one_is_seen(slide):
     assert all(np.abs(a - b).max() >= 3 for a, b in ((seen[0], seen[1]), (seen[1], seen[2])))
 
 
+@pytest.mark.slow
 @EVERY
 def test_scores_lie_on_the_right_tissue(coords, slide):
     canvas, rows, columns = read_canvas(slide, coords, SIDE, PX)

@@ -56,6 +56,7 @@ def content(job):
     return trident.read_patches(patches).coords, *trident.read_features(features)
 
 
+@pytest.mark.slow
 def test_preparing_a_real_slide(real, tmp_path):
     encoder = load_encoder()
     slide = real / "cmu-1-small-region.svs"

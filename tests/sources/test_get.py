@@ -135,6 +135,7 @@ def test_again_asks_for_nothing_and_changes_nothing(server, tmp_path, capsys):
     assert (labels.groupby([split, "wsi_label"]).size() == 2).all()
 
 
+@pytest.mark.slow
 def test_more_slides_later(server, tmp_path):
     assert get(tmp_path / "a", "--names", "tumor_091", "normal_004") == 0
     server.log.clear()
@@ -144,6 +145,7 @@ def test_more_slides_later(server, tmp_path):
     assert made.tree(tmp_path / "a") == made.tree(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_everything_leaves_out_what_the_file_lacks(own_server, tmp_path, capsys):
     import h5py
 
@@ -173,6 +175,7 @@ def test_names_that_do_not_exist(server, tmp_path, capsys, names, message):
     assert f"--names: {message}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_slide_that_aem_lacks_is_never_chosen(own_server, tmp_path, capsys):
     reference = own_server.folder / "CAMELYON16/evaluation/reference.csv"
     reference.write_text(reference.read_text() + "normal_027.tif,normal,negative,0\n")
@@ -204,6 +207,7 @@ def test_whole_slides_alone_and_a_wrong_md5(own_server, tmp_path, capsys):
     assert "md5" in capsys.readouterr().err and not list((root / "images").glob("tumor_001*"))
 
 
+@pytest.mark.slow
 def test_chunked_and_compressed_features(own_server, tmp_path, capsys):
     made.write_aem(own_server.folder / made.AEM, others=20, chunks=True, compression="gzip", compression_opts=1)
     root = tmp_path / "r"

@@ -79,6 +79,7 @@ def test_killed_and_run_again(published, expected, tmp_path, monkeypatch, seed):
         assert sent <= 1.1 * size, [server.sent(p) / size for p in (HUB, "masks", "images", "")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("where", [HUB, BUCKET])
 def test_a_busy_server_is_asked_again_when_it_says(own_server, expected, tmp_path, status, where):
@@ -93,6 +94,7 @@ def test_a_busy_server_is_asked_again_when_it_says(own_server, expected, tmp_pat
     assert own_server.sent() <= size + 100
 
 
+@pytest.mark.slow
 def test_bodies_that_are_cut(own_server, expected, tmp_path):
     tree, size = expected(own_server, NAMES)
     own_server.behaviour.cut_after, own_server.behaviour.cuts = 20_000, 12
@@ -102,6 +104,7 @@ def test_bodies_that_are_cut(own_server, expected, tmp_path):
     assert own_server.sent() <= 1.02 * size
 
 
+@pytest.mark.slow
 def test_signed_addresses_that_expire(own_server, expected, tmp_path):
     tree, _ = expected(own_server, NAMES)
     own_server.behaviour.signed_uses = 3
@@ -162,6 +165,7 @@ def test_the_hub_alone_is_gone(own_server, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("cannot be reached") == 1
 
 
+@pytest.mark.slow
 def test_the_disk_is_full_in_the_middle(server, expected, tmp_path, monkeypatch, capsys):
     tree, size = expected(server, NAMES)
     root, left = tmp_path / "root", [200_000]
@@ -236,7 +240,8 @@ def test_stopped_in_the_middle_it_is_no_data_root_yet(own_server, tmp_path):
 def test_the_process_ends_well_though_an_error_of_hdf5_is_kept(own_server):
     """HDF5 frees what hangs on our file object when the process ends, after Python: it must be gone before."""
     program = (
-        "import sys; from mil_tutorial.remote import Head; from mil_tutorial.sources.hdf5_slides import open_remote_h5\n"
+        "import sys\nfrom mil_tutorial.remote import Head\n"
+        "from mil_tutorial.sources.hdf5_slides import open_remote_h5\n"
         "try:\n"
         "    with open_remote_h5(sys.argv[1], Head(size=5000)):\n"
         "        pass\n"

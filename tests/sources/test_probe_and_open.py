@@ -59,6 +59,7 @@ def closed_port():
         return f"http://127.0.0.1:{closed.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_no_server_at_all(monkeypatch, capsys):
     address = closed_port()
     monkeypatch.setenv("MIL_TUTORIAL_BUCKET", address)
@@ -73,6 +74,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_the_default_choice_on_first_use(server, cache, monkeypatch, capsys):
     monkeypatch.setenv("MIL_TUTORIAL_DATA", "camelyon16")
     data = open_data()
@@ -82,6 +84,7 @@ def test_the_default_choice_on_first_use(server, cache, monkeypatch, capsys):
     assert len(open_data("camelyon16").bags("test")) == 12 and len(server.log) == asked
 
 
+@pytest.mark.slow
 def test_without_a_network_it_says_what_to_do(cache, monkeypatch):
     address = closed_port()
     monkeypatch.setenv("MIL_TUTORIAL_BUCKET", address)
@@ -92,6 +95,7 @@ def test_without_a_network_it_says_what_to_do(cache, monkeypatch):
         assert words in str(error.value)
 
 
+@pytest.mark.slow
 def test_what_was_fetched_needs_no_network(server, cache, monkeypatch):
     open_data("camelyon16")
     monkeypatch.setenv("MIL_TUTORIAL_HUB", closed_port())

@@ -257,6 +257,7 @@ def test_batches_are_made_on_one_thread():
     assert seen == {1}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_threads_that_it_began_with(tmp_path, monkeypatch):
     monkeypatch.setattr("mil_tutorial.training.step.SMALL", 0)  # all steps count as large
     with threads(2):
