@@ -19,11 +19,10 @@ from pathlib import Path
 import h5py
 import imagecodecs
 import numpy as np
-import tifffile
 from tqdm.auto import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from remote.philips import TILE, write_large
+from remote.philips import TILE, write_large, write_mask_levels
 from remote.server import serving
 
 from mil_tutorial import camelyon16_slides
@@ -39,26 +38,15 @@ def write_mask(path: Path, across: int, lesion: tuple[int, int, int, int]) -> No
     """An ASAP mask of whole tiles: glass at the border, tissue, tumour in `lesion` = left, top, right, bottom."""
     codes = [imagecodecs.lzw_encode(np.full((TILE, TILE), v, np.uint8)) for v in range(3)]
     left, top, right, bottom = lesion
-    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
-        for k in range(LEVELS - 1):
-            n = -(-across // 2**k)
-            x, y = np.meshgrid(np.arange(n) * 2**k, np.arange(n) * 2**k)
-            value = ((x > 2) & (y > 2) & (x < across - 3) & (y < across - 3)).astype(int)
-            value[(left <= x) & (x < right) & (top <= y) & (y < bottom)] = 2
-            per_cm = 1e4 / (MPP * 2**k)
-            tiff.write(
-                (codes[v] for v in value.ravel().tolist()),
-                shape=(across * TILE // 2**k, across * TILE // 2**k),
-                dtype=np.uint8,
-                photometric="minisblack",
-                tile=(TILE, TILE),
-                compression="lzw",
-                subfiletype=int(k > 0),
-                resolution=(per_cm, per_cm),
-                resolutionunit="CENTIMETER",
-                metadata=None,
-                software="ASAP",
-            )
+    shapes, coded = [], []
+    for k in range(LEVELS - 1):
+        n = -(-across // 2**k)
+        x, y = np.meshgrid(np.arange(n) * 2**k, np.arange(n) * 2**k)
+        value = ((x > 2) & (y > 2) & (x < across - 3) & (y < across - 3)).astype(int)
+        value[(left <= x) & (x < right) & (top <= y) & (y < bottom)] = 2
+        shapes.append((across * TILE // 2**k,) * 2)
+        coded.append([codes[v] for v in value.ravel().tolist()])
+    write_mask_levels(path, shapes, coded, MPP)
 
 
 def corners_of(across: int, patches: int, rng: np.random.Generator) -> np.ndarray:

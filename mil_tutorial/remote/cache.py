@@ -32,12 +32,17 @@ PATIENCE = 10.0  # seconds to wait while another process writes
 
 LAYOUT = 1  # of the tables; a file of another layout has another name
 
-TABLES = """
+# Whoever will write takes the lock before he reads: two who read first and then both want to write get an error at once.
+TO_WRITE = "BEGIN IMMEDIATE"
+
+TABLES = f"""
+    {TO_WRITE};
     CREATE TABLE IF NOT EXISTS files (id INTEGER PRIMARY KEY, url TEXT UNIQUE, size INTEGER, etag TEXT,
         linked_etag TEXT, commit_id TEXT, crc INTEGER);
     CREATE TABLE IF NOT EXISTS parts (id INTEGER PRIMARY KEY, file INTEGER, start INTEGER, stop INTEGER,
         used INTEGER, crc INTEGER, content BLOB, UNIQUE (file, start, stop));
     CREATE INDEX IF NOT EXISTS by_use ON parts (used, start, stop);
+    COMMIT;
 """
 
 Range = tuple[int, int]
@@ -78,6 +83,7 @@ class RangeCache:
         """Remember what is known of a file, and drop all parts of an earlier version."""
 
         def write(database: sqlite3.Connection) -> None:
+            database.execute(TO_WRITE)
             _forget(database, url)
             _add(database, url, head)
 
@@ -104,6 +110,7 @@ class RangeCache:
         """Keep parts of a file, and make room for them."""
 
         def write(database: sqlite3.Connection) -> None:
+            database.execute(TO_WRITE)
             file = _number(database, url)
             if file is None:
                 file = _add(database, url, head)

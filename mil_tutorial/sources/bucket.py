@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from defusedxml.ElementTree import ParseError, fromstring
 
 from mil_tutorial.errors import DataError
-from mil_tutorial.remote import read_range
-from mil_tutorial.remote.answers import answer
+from mil_tutorial.remote import read_range, remote_size
+from mil_tutorial.remote.answers import CONNECTIONS, answer
 
 VARIABLE = "MIL_TUTORIAL_BUCKET"  # a mirror or a test server in place of the bucket
 
@@ -123,3 +126,11 @@ def read_slide_size(url: str) -> tuple[int, int]:
     if not (found.get(WIDTH) and found.get(HEIGHT)):
         raise DataError(f"{url}: its header does not say how many pixels it has. Check the address.")
     return found[WIDTH], found[HEIGHT]
+
+
+def missing_sizes(root: Path, kind: str, names: Iterable[str]) -> dict[str, int]:
+    """Bytes of those whole files of slides that are not there yet; `kind` is `images`, `masks` or `annotations`."""
+    wanted = [n for n in names if not (root / key_of(kind, n)).is_file()]
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        heads = list(pool.map(lambda name: remote_size(url_of(key_of(kind, name))), wanted))
+    return {name: head.size for name, head in zip(wanted, heads, strict=True)}

@@ -16,12 +16,21 @@ from tqdm.auto import tqdm
 from mil_tutorial.errors import DataError, require
 from mil_tutorial.files import HEX, written_whole
 from mil_tutorial.remote import Head, download, remote_size
+from mil_tutorial.remote.answers import CONNECTIONS
 from mil_tutorial.sources.archives import archives_of, get_from_archives
-from mil_tutorial.sources.bucket import CHECKSUMS, key_of, parse_checksums, url_of
+from mil_tutorial.sources.bucket import CHECKSUMS, key_of, missing_sizes, parse_checksums, url_of
 from mil_tutorial.sources.camelyon16 import camelyon16_slides
 from mil_tutorial.sources.get import WORK, Files, Slide, fetch_file, fetch_slide, finish_slide
-from mil_tutorial.sources.pieces import CONNECTIONS
-from mil_tutorial.sources.plan import LOCK, Plan, SetPlan, begin, check_space, in_words, make_plan
+from mil_tutorial.sources.plan import (
+    LOCK,
+    Plan,
+    SetPlan,
+    begin,
+    check_space,
+    in_words,
+    make_plan,
+    require_space,
+)
 from mil_tutorial.sources.provenance import covers, write_provenance
 
 MOST_FAILURES = 3  # slides that may fail before the others are given up: then it is the network, not the slides
@@ -233,12 +242,10 @@ def fetch_whole(root: Path, kind: str, names: Sequence[str], *, say: Callable[[s
     if all((root / key_of(kind, name)).is_file() for name in names):
         return [root / key_of(kind, name) for name in names]
     begin(root)
-    wanted = [name for name in names if not (root / key_of(kind, name)).is_file()]
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        total = sum(head.size for head in pool.map(lambda name: remote_size(url_of(key_of(kind, name))), wanted))
+    sizes = missing_sizes(root, kind, names)
+    total = sum(sizes.values())
     if total > LARGE:
-        say(f"Fetching {in_words(total)}: {kind} of {', '.join(wanted)} from {url_of(kind)}/ to {root / kind} (CC0)")
-    if (free := shutil.disk_usage(root).free) < total:
-        raise DataError(f"{root}: needs {in_words(total)}, the disk has {in_words(free)} left. Make room.")
+        say(f"Fetching {in_words(total)}: {kind} of {', '.join(sizes)} from {url_of(kind)}/ to {root / kind} (CC0)")
+    require_space(root, total)
     checksums = read_checksums(root)
     return [fetch_file(kind, name, root, checksums=checksums) for name in names]

@@ -15,11 +15,12 @@ import numpy as np
 from mil_tutorial.errors import DataError
 from mil_tutorial.geometry import Geometry
 from mil_tutorial.remote import Head, download
+from mil_tutorial.remote.answers import CONNECTIONS
 from mil_tutorial.slides.labels import LabelRule, label_slide
 from mil_tutorial.sources.bucket import key_of, read_slide_size, slide_url, url_of
 from mil_tutorial.sources.camelyon16 import partly_annotated
 from mil_tutorial.sources.hdf5_slides import Place, open_remote_h5, parse_arrays
-from mil_tutorial.sources.pieces import CONNECTIONS, append_ranges
+from mil_tutorial.sources.pieces import append_ranges
 from mil_tutorial.sources.sets import FeatureSet
 from mil_tutorial.trident import Patches, read_patches, run_folder, write_features, write_patches
 

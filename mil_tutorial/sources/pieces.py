@@ -12,9 +12,7 @@ from typing import Any
 
 from mil_tutorial.errors import DataError
 from mil_tutorial.remote import NoRanges, read_range
-from mil_tutorial.remote.answers import stream
-
-CONNECTIONS = 8
+from mil_tutorial.remote.answers import CONNECTIONS, stream
 
 # Requests of a slide, and the bytes of each: a killed run loses those that were under way.
 PIECES, SMALLEST, LARGEST = 32, 1 << 14, 1 << 20

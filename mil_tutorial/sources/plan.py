@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,12 +16,11 @@ from mil_tutorial.files import read_json, write_json
 from mil_tutorial.remote import Head, download, remote_size
 from mil_tutorial.sources import FETCHED
 from mil_tutorial.sources.archives import archives_of
-from mil_tutorial.sources.bucket import KINDS, REFERENCE, REFERENCE_SHA256, bucket, key_of, url_of
+from mil_tutorial.sources.bucket import REFERENCE, REFERENCE_SHA256, bucket, key_of, missing_sizes, url_of
 from mil_tutorial.sources.camelyon16 import REMOVED, parse_reference
 from mil_tutorial.sources.choice import check_names, choose_slides, describe_choice
 from mil_tutorial.sources.get import WORK, Files
 from mil_tutorial.sources.hdf5_slides import Place, find_places
-from mil_tutorial.sources.pieces import CONNECTIONS
 from mil_tutorial.sources.sets import SETS, SLIDES_LICENCE, FeatureSet, feature_set
 from mil_tutorial.tables import read_label_table
 
@@ -221,7 +219,7 @@ def make_plan(
         )
     tumor = set(table.loc[table["wsi_label"] == 1, "wsi_name"])
     need = [] if asked_set.is_archive else [n for n in plans[0].names if n in tumor]
-    sources = _sizes(root, labels_from, [n for n in need if not Files(root, n, features).labels.is_file()])
+    sources = missing_sizes(root, labels_from, [n for n in need if not Files(root, n, features).labels.is_file()])
     official = sha256(content).hexdigest() == REFERENCE_SHA256
     return Plan(root, table, asked, all_names, plans, sources, labels_from, official)
 
@@ -279,20 +277,16 @@ def _look_up(plan: SetPlan, root: Path, progress: bool) -> list[str]:
     return missing
 
 
-def _sizes(root: Path, kind: str, names: Iterable[str]) -> dict[str, int]:
-    """Bytes of the slides' masks or annotations that are not there yet."""
-    wanted = [n for n in names if not (root / kind / KINDS[kind].format(n)).is_file()]
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        heads = list(pool.map(lambda name: remote_size(url_of(key_of(kind, name))), wanted))
-    return {name: head.size for name, head in zip(wanted, heads, strict=True)}
-
-
 def check_space(plan: Plan) -> None:
     """Raise `DataError` where the disk is too small for what comes."""
     archives = sum(s.size for s in plan.sets if s.features.is_archive)  # read through, not kept
-    need, free = plan.size - archives - plan.done, shutil.disk_usage(plan.root).free
+    require_space(
+        plan.root, plan.size - archives - plan.done, or_else=", choose fewer slides, or choose another folder"
+    )
+
+
+def require_space(root: Path, need: int, *, or_else: str = "") -> None:
+    """Raise `DataError` where the disk of `root` has less than `need` bytes; `or_else` is what else can be done."""
+    free = shutil.disk_usage(root).free
     if need > free:
-        raise DataError(
-            f"{plan.root}: needs {in_words(need)}, the disk has {in_words(free)} left."
-            " Make room, choose fewer slides, or choose another folder."
-        )
+        raise DataError(f"{root}: needs {in_words(need)}, the disk has {in_words(free)} left. Make room{or_else}.")

@@ -13,6 +13,7 @@ import numpy as np
 
 from mil_tutorial.errors import DataError
 from mil_tutorial.remote import Head, read_range, remote_size
+from mil_tutorial.remote.answers import CONNECTIONS
 from mil_tutorial.sources.bucket import (
     CHECKSUMS,
     REFERENCE,
@@ -24,7 +25,6 @@ from mil_tutorial.sources.bucket import (
     url_of,
 )
 from mil_tutorial.sources.hdf5_slides import open_remote_h5, place_of
-from mil_tutorial.sources.pieces import CONNECTIONS
 from mil_tutorial.sources.sets import COORDS, PATCH_LABELS, SETS, TORCHMIL, FeatureSet, hub_url
 
 DEMO, DEMO_SIZE = "tumor_091", "53760 x 61440"

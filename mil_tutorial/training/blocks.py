@@ -115,7 +115,8 @@ def can_compute(model: nn.Module) -> bool:
     layers = [model.att_V, model.att_w, *([] if model.att_U is None else [model.att_U])]
     if any(type(layer) is not nn.Linear for layer in layers):
         return False
-    hooked = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    hooked = any(getattr(module, kind) for module in model.modules() for kind in kinds)
     plain = all(p.dtype == torch.float32 and p.device.type == "cpu" and p.requires_grad for p in model.parameters())
     return plain and not hooked
 

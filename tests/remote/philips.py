@@ -194,13 +194,24 @@ def write_mask(path: Path, mask: np.ndarray, *, mpp: float = 0.2431, levels: int
 
     With `leave_out`, tiles of zeros are missing.
     """
+    parts = [mask[:: 2**k, :: 2**k] for k in range(levels)]
+    coded = [
+        (b"" if leave_out and not t.any() else imagecodecs.lzw_encode(t) for t in _tiles(_pad(part, 0)))
+        for part in parts
+    ]
+    write_mask_levels(path, [part.shape for part in parts], coded, mpp)
+
+
+def write_mask_levels(
+    path: Path, shapes: Sequence[tuple[int, ...]], coded: Sequence[Iterable[bytes]], mpp: float
+) -> None:
+    """An ASAP mask of levels that are coded already: `shapes` are height, width."""
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
-        for k in range(levels):
-            level = mask[:: 2**k, :: 2**k]
+        for k, (shape, tiles) in enumerate(zip(shapes, coded, strict=True)):
             pixels_per_cm = 1e4 / (mpp * 2**k)
             tiff.write(
-                (b"" if leave_out and not t.any() else imagecodecs.lzw_encode(t) for t in _tiles(_pad(level, 0))),
-                shape=level.shape,
+                iter(tiles),
+                shape=shape,
                 dtype=np.uint8,
                 photometric="minisblack",
                 tile=(TILE, TILE),

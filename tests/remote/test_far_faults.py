@@ -248,6 +248,21 @@ def test_threads_share_what_is_coming(server):
     file.close()
 
 
+def test_writers_wait_for_each_other(tmp_path):
+    """Each with a connection of its own, as processes have: nobody is told that the file is locked."""
+
+    def write(_: int) -> None:
+        cache = RangeCache(tmp_path)
+        for k in range(40):
+            cache.put(f"http://{k % 7}", HEAD, {(k, k + 100): bytes(100)})
+            assert (k, k + 100) in cache.get(f"http://{k % 7}", [(k, k + 100)])
+        cache.close()
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(6) as pool:
+        warnings.simplefilter("error")
+        list(pool.map(write, range(6)))
+
+
 @pytest.mark.slow
 def test_processes_share_a_cache(server, cache):
     """Four programs at once, of which none sees an error, and a fifth that needs no network."""

@@ -85,6 +85,12 @@ def spied() -> ABMIL:
     return model
 
 
+def spied_backwards() -> ABMIL:
+    model = ABMIL(24)
+    model.att_V.register_full_backward_pre_hook(lambda *arguments: None)
+    return model
+
+
 def frozen() -> ABMIL:
     model = ABMIL(24)
     model.att_V.weight.requires_grad_(False)
@@ -99,7 +105,15 @@ def replaced() -> ABMIL:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: Doubled(24), spied, frozen, replaced, lambda: MaxPool(24), lambda: ABMIL(24, feat_ext=nn.Linear(24, 8))],
+    [
+        lambda: Doubled(24),
+        spied,
+        spied_backwards,
+        frozen,
+        replaced,
+        lambda: MaxPool(24),
+        lambda: ABMIL(24, feat_ext=nn.Linear(24, 8)),
+    ],
 )
 def test_every_other_model_goes_its_own_way(bags, make, monkeypatch):
     monkeypatch.setattr(blocks, "pooled", None)  # calling it would fail
