@@ -32,7 +32,7 @@ PATIENCE = 10.0  # seconds to wait while another process writes
 
 LAYOUT = 1  # of the tables; a file of another layout has another name
 
-# Whoever will write takes the lock before he reads: two who read first and then both want to write get an error at once.
+# Who will write takes the lock before he reads: of two who read first and then write, one gets an error at once.
 TO_WRITE = "BEGIN IMMEDIATE"
 
 TABLES = f"""
