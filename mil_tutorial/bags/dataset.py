@@ -248,7 +248,6 @@ class TridentWSIDataset(Dataset):
 
     def _build_bag(self, name: str) -> TensorDict:
         keys = set(self.bag_keys)
-        keys = set(self.bag_keys)
         with torch.inference_mode(False):  # what is kept may be trained on later
             X, corners = self._rows(name)
             if len(X) == 0:
