@@ -18,6 +18,7 @@ collect_ignore = ["faults/fuzz.py", "faults/matrix.py"]  # programs for Linux, a
 TUMOR = "tumor_003"
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items):
     """What is heavy, or needs the executed notebooks, is slow, too; one process runs all tests of a notebook."""
     for item in items:
