@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from mil_tutorial.errors import DataError, Found, ParameterError, require
+from mil_tutorial.errors import DataError, Found, ParameterError, require, require_integer
 
 KEEP = 256 * 2**20  # bytes of adjacency and patch labels that a dataset may remember
 
@@ -128,25 +128,44 @@ class ListOfBags(Dataset):
         return ListOfBags([self.bags[i] for i in chosen], [self.bag_names[i] for i in chosen])
 
 
-def bags_in_memory(dataset: Any, device: str | torch.device = "cpu", *, progress: bool = True) -> ListOfBags:
+def bags_in_memory(
+    dataset: Any, device: str | torch.device = "cpu", *, patches: int | None = None, progress: bool = True
+) -> ListOfBags:
     """All bags of a dataset read once and kept: then no step of training waits for a disk or a bus.
 
     Args:
         dataset: a `TridentWSIDataset`, or another dataset of bags with `get_bag_names()`.
         device: where they are kept, such as "cuda".
+        patches: at most so many of each bag, at equal distances in its order, which for TRIDENT's files spreads them
+            over the slide; all by default. A small lesion may be lost between them.
         progress: show a progress bar.
 
     Raises:
-        ParameterError: not a dataset of bags, or no such device.
+        ParameterError: not a dataset of bags, no such device, or `patches` is below 1, or bags have an adjacency, which
+            needs all of them.
     """
     found, expected = Found(f"a {type(dataset).__name__}"), "a dataset of bags, such as TridentWSIDataset(...)"
     require(hasattr(dataset, "get_bag_names"), "dataset", found, expected)
+    if patches is not None:
+        require_integer("patches", patches, low=1)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError):  # AssertionError: a PyTorch without CUDA
         raise ParameterError("device", device, "a device that PyTorch can use here, such as 'cpu'") from None
     bags = tqdm(dataset, desc="Loading bags", unit="bag", total=len(dataset), disable=not progress)
-    return ListOfBags([bag.to(device) for bag in bags], dataset.get_bag_names())
+    return ListOfBags([_thinned(bag, patches).to(device) for bag in bags], dataset.get_bag_names())
+
+
+def _thinned(bag: TensorDict, patches: int | None) -> TensorDict:
+    """The bag with at most so many of its patches."""
+    n = len(bag["X"])
+    if patches is None or n <= patches:
+        return bag
+    require(
+        "adj" not in bag.keys(), "patches", patches, "None for bags with 'adj': a part of them has other neighbours"
+    )
+    rows = torch.arange(patches) * n // patches
+    return TensorDict({key: value[rows] if value.ndim else value for key, value in bag.items()})
 
 
 def bags_from_arrays(
