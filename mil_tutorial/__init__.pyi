@@ -74,6 +74,7 @@ from .slides.reading import read_patch as read_patch
 from .slides.tissue import segment_tissue as segment_tissue
 from .sources.camelyon16 import camelyon16_slides as camelyon16_slides
 from .style import use_style as use_style
+from .training.budget import Budget as Budget
 from .training.checkpoint import History as History
 from .training.fit import fit as fit
 from .training.predict import Predictions as Predictions

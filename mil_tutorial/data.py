@@ -17,6 +17,7 @@ from mil_tutorial.fixture.write import render
 from mil_tutorial.slides.reading import SLIDE_SUFFIXES
 from mil_tutorial.sources import FETCHED
 from mil_tutorial.tables import read_label_table
+from mil_tutorial.training.budget import LARGE, Budget
 from mil_tutorial.trident import read_patch_labels
 
 if TYPE_CHECKING:
@@ -120,6 +121,17 @@ class DataRoot:
         if not labels:
             raise DataError(f"{folder}: no patch labels of a test slide with tumour. Run `mil-tutorial labels` first.")
         return max(labels, key=lambda name: int((labels[name] == 1).sum()))
+
+    @cached_property
+    def budget(self) -> Budget:
+        """How much a lesson computes: less on bags of real size, which is judged by the training features' files.
+
+        Raises:
+            DataError: there are no features.
+        """
+        folder = self.trident_dir / f"features_{self.encoder}"
+        files = (folder / f"{name}.h5" for name in self.split("train")["wsi_name"])
+        return Budget(large=sum(file.stat().st_size for file in files if file.is_file()) > LARGE)
 
     def inputs(self, encoder: str, which: str) -> list[Path]:
         """The files that a result on the split `which` rests on: labels, split, and the features of its slides."""

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 from tqdm.auto import tqdm
 
 from mil_tutorial.bags.adjacency import build_adjacency
-from mil_tutorial.bags.memory import KEEP, Memory, first_twice, pick_indices, room_for_features
+from mil_tutorial.bags.memory import KEEP, Memory, first_twice, memory_for_features, pick_indices
 from mil_tutorial.bags.packed import PackedFeatures, list_features, pack, packed_folder
 from mil_tutorial.errors import DataError, require, require_integer, require_number
 from mil_tutorial.geometry import grid_cells, grid_places
@@ -44,9 +44,8 @@ def _as_keys(bag_keys: Sequence[str]) -> tuple[str, ...]:
 def _as_names(wsi_names: Sequence[str]) -> list[str]:
     """The slides that were asked for, sorted."""
     is_list = isinstance(wsi_names, Iterable) and not isinstance(wsi_names, str)
-    names = list(wsi_names) if is_list else []
-    good = is_list and all(isinstance(name, str) for name in names)
-    require(good, "wsi_names", wsi_names, "a list of slide names")
+    names: list[Any] = list(wsi_names) if is_list else [None]
+    require(all(isinstance(name, str) for name in names), "wsi_names", wsi_names, "a list of slide names")
     if not names:
         raise DataError(
             "wsi_names: no slide is named, so there are no bags. Check the list or the split it comes from."
@@ -72,7 +71,7 @@ class TridentWSIDataset(Dataset):
         adj_with_dist: weigh neighbours by the distance of their features, see `build_adjacency`.
         norm_adj: divide by the square roots of both degrees.
         load_at_init: read all bags now and keep them in memory, however large they are. By default a bag is kept when
-            it was read, as long as all that is kept takes an eighth of the free memory and 1 GB at most.
+            it was read, as long as all that datasets keep takes an eighth of the free memory and 1 GB at most.
         wsi_name_col: column of the CSV with the slides' names.
         wsi_label_col: column of the CSV with their labels, 0 or 1.
         packed: True packs the features into one memory-mapped store first, if that is not done yet (see `pack`); False
@@ -136,7 +135,7 @@ class TridentWSIDataset(Dataset):
         self.store = self._open_store(feature_extractor, packed)
         # Subsets share what follows.
         self._first: dict[str, tuple[int, str]] = {}  # feature size of the first slide read
-        self._memory, self._features = Memory(KEEP), Memory(room_for_features())
+        self._memory, self._features = Memory(KEEP), memory_for_features()
         self._kept: dict[str, TensorDict] = {}
         if load_at_init:
             self._kept = {n: self._build_bag(n) for n in tqdm(self.bag_names, desc="Loading bags", unit="bag")}
@@ -205,6 +204,12 @@ class TridentWSIDataset(Dataset):
         part = copy.copy(self)
         part.bag_names = [self.bag_names[i] for i in pick_indices(indices, len(self))]
         return part
+
+    def without_memory(self) -> TridentWSIDataset:
+        """The same bags, read each time: for those who keep them themselves."""
+        other = self.subset(range(len(self)))
+        other._features = Memory(0)
+        return other
 
     def read_patches(self, name: str) -> Patches:
         """Coordinates in level-0 pixels and geometry of a slide's patches."""

@@ -401,7 +401,10 @@ with ThreadPoolExecutor(2) as pool:  # synthetic masks are drawn now, two at a t
     masks = dict(zip(tumor_slides, pool.map(data.mask_path, tumor_slides)))
 lesions = {name: lesions_from_mask(masks[name]) if name in masks else None for name in test.names}
 for name in tumor_slides[:5]:
-    print(f"{name}: {lesions[name].count} lesions, {len(lesions[name].itc)} more of isolated tumour cells")
+    found = lesions[name]  # None: the mask's coarse level shows no tumour
+    print(
+        f"{name}: {found.count if found else 0} lesions, {len(found.itc) if found else 0} more of isolated tumour cells"
+    )
 result = froc(
     detections, lesions, n_bootstrap=500
 )  # leaves out CAMELYON16's test_114, not all of whose lesions are drawn
