@@ -12,8 +12,10 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from mil_tutorial.errors import DataError
+from mil_tutorial.errors import DataError, Found, require, require_integer
+from mil_tutorial.geometry import as_coords, as_labels, as_named_scores
 from mil_tutorial.localization.tiles import TILE, Key, TilePlan
 from mil_tutorial.style import TUMOR
 
@@ -37,6 +39,32 @@ class PatchView:
     side: int = 1
     scores: Mapping[str, np.ndarray] = field(default_factory=dict)
     labels: np.ndarray | None = None
+
+    @classmethod
+    def checked(
+        cls,
+        coords: ArrayLike,
+        side: int,
+        scores: Mapping[str, ArrayLike],
+        labels: ArrayLike | None,
+        size: tuple[int, int],
+    ) -> PatchView:
+        """Patches of a slide of `size` = width, height in level-0 pixels.
+
+        Raises:
+            ParameterError: as `view_heatmap`.
+        """
+        require_integer("patch_size_level0", side, low=1)
+        coords = as_coords(coords)
+        n = len(coords)
+        require(n > 0, "coords", Found("no patches"), "at least one. Does the slide have tissue?")
+        truth = None if labels is None else as_labels(labels, n)
+        values = as_named_scores(scores, n, parameter="scores")
+        require(bool(values), "scores", Found("none"), "at least one, such as {'attention': values}")
+        outside = int(((coords >= size) | (coords + side <= 0)).any(1).sum())
+        found = Found(f"{outside} patches outside this slide of {size[0]} x {size[1]} pixels")
+        require(not outside, "coords", found, "patches of this slide")
+        return cls(coords.astype(np.int64), side, values, truth)
 
 
 def build_page(

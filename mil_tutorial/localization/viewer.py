@@ -10,13 +10,11 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
 import openslide
 from numpy.typing import ArrayLike
 
-from mil_tutorial.errors import Found, require, require_integer, require_number
+from mil_tutorial.errors import require_number
 from mil_tutorial.files import HEX, remove_left_over, written_whole
-from mil_tutorial.geometry import as_coords, as_labels, as_named_scores
 from mil_tutorial.localization.page import PatchView, build_page
 from mil_tutorial.localization.tiles import Key, make_tiles, overview, plan_tiles
 from mil_tutorial.slides.reading import opened
@@ -76,23 +74,6 @@ class _Tiles:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
 
-def _as_patches(
-    coords: ArrayLike, side: int, scores: Mapping[str, ArrayLike], labels: ArrayLike | None, size: tuple[int, int]
-) -> PatchView:
-    """Checked patches of a slide of this size."""
-    require_integer("patch_size_level0", side, low=1)
-    coords = as_coords(coords)
-    n = len(coords)
-    require(n > 0, "coords", Found("no patches"), "at least one. Does the slide have tissue?")
-    truth = None if labels is None else as_labels(labels, n)
-    values = as_named_scores(scores, n, parameter="scores")
-    require(bool(values), "scores", Found("none"), "at least one, such as {'attention': values}")
-    outside = int((coords >= size).any(1).sum())
-    found = Found(f"{outside} patches outside this slide of {size[0]} x {size[1]} pixels")
-    require(not outside, "coords", found, "patches of this slide")
-    return PatchView(coords.astype(np.int64), side, values, truth)
-
-
 def view_heatmap(
     slide: openslide.AbstractSlide | str | os.PathLike[str],
     coords: ArrayLike,
@@ -132,7 +113,7 @@ def view_heatmap(
     page = None if html is None else Path(html)
     folder = None if page is None else page.with_name(f"{page.stem}_tiles")
     with opened(slide) as (reader, path):
-        patches = _as_patches(coords, patch_size_level0, scores, labels, reader.dimensions)
+        patches = PatchView.checked(coords, patch_size_level0, scores, labels, reader.dimensions)
         plan = plan_tiles(reader, patches.coords, patches.side, finest_mpp)
         picture = overview(reader, path)
         tiles = _Tiles(folder, one_file)
