@@ -63,8 +63,7 @@ def predict_slide(
         ParameterError: no checkpoint, or an mpp that no objective has.
         DataError: the slide, a checkpoint or the features cannot be read or do not fit each other.
     """
-    one = isinstance(checkpoint, (str, os.PathLike))
-    paths = [checkpoint] if one else list(checkpoint)  # type: ignore[list-item,arg-type]  # told apart just before
+    paths = [checkpoint] if isinstance(checkpoint, str | os.PathLike) else list(checkpoint)
     require(bool(paths), "checkpoint", Found("none"), "at least one file of `mil-tutorial train`")
     if mpp is not None:
         require_mpp(mpp)

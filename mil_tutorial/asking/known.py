@@ -88,9 +88,12 @@ class KnownSlides:
         Raises:
             KeyError, ValueError: something is missing, or of another shape.
         """
-        values = {f.name: state[f.name] for f in fields(cls)}
-        values = {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in values.items()}
-        known = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        values: dict[str, Any] = {}
+        for f in fields(cls):
+            value = state[f.name]
+            value = value.numpy() if isinstance(value, torch.Tensor) else value
+            values[f.name] = tuple(value) if isinstance(value, list) else value
+        known = cls(**values)
         if known.axes.shape[1:] != known.center.shape or len(known.distances) != known.n:
             raise ValueError(f"axes of shape {known.axes.shape} for a center of shape {known.center.shape}")
         return known
@@ -222,6 +225,11 @@ def rarity(value: float, training: np.ndarray, *, both_sides: bool = False) -> f
     above = (1 + int((training >= value).sum())) / (n + 1)
     below = (1 + int((training <= value).sum())) / (n + 1)
     return min(1.0, 2 * min(above, below)) if both_sides else above
+
+
+def false_alarms(n: int) -> float:
+    """At most this part of slides like n training slides is called `unlike`, by look (one side) or size (both)."""
+    return sum(max(LEVELS["unlike"], sides / (n + 1)) for sides in (1, 2))
 
 
 def verdict(part: float, n: int, *, both_sides: bool = False) -> str:

@@ -8,20 +8,20 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 
 from mil_tutorial.asking.answer import CONTRIBUTION, SHARE, SlideAnswer
+from mil_tutorial.asking.known import false_alarms
 from mil_tutorial.slides.far import fetch_patches
-from mil_tutorial.slides.heatmaps import draw_scores
-from mil_tutorial.slides.plots import encode_jpeg
+from mil_tutorial.slides.plots import encode_jpeg, read_thumbnail, to_rgb
 from mil_tutorial.slides.reading import open_slide, read_patch
 
 SHOWN = 6  # patches for tumour, and as many against it
 
 PATCH_PX, MAP_PX = 224, 1000
 
-CMAP = "RdBu_r"  # blue speaks against tumour, red for it; told apart by colour-blind readers
+FOR, AGAINST = "#B2182B", "#2166AC"  # red and blue of ColorBrewer's RdBu, told apart by colour-blind readers
+
+ZOOM = "<!-- zoom -->"  # where the page has a link that a notebook cannot have
 
 STYLE = """
 .ask{--bg:#fff;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--panel:#f6f8fa;--accent:#0b5cad;
@@ -48,12 +48,14 @@ html:has(>body>.ask){background:#fff}
 .ask .patches{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.5rem,1fr));gap:.7rem;margin:.5rem 0}
 .ask .patches figure{margin:0}.ask .patches img{width:100%}
 .ask table{border-collapse:collapse;width:100%;margin:.5rem 0}
-.ask td,.ask th{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
+.ask td,.ask th{overflow-wrap:normal;padding:.35rem .6rem;border-bottom:1px solid var(--line);
+text-align:left;vertical-align:top}
 .ask .tag{border-radius:.25rem;padding:.05rem .4rem;font-size:.9rem;white-space:nowrap}
 @media (max-width:40rem){.ask{padding:.7rem}.ask thead{display:none}
 .ask tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}
-.ask td{display:block;border:0;padding:.05rem 0}.ask td::before{content:attr(data-head);color:var(--soft);
-font-size:.85rem;display:block}.ask .patches{grid-template-columns:repeat(auto-fill,minmax(6.5rem,1fr))}}
+.ask td{display:block;overflow-wrap:anywhere;border:0;padding:.05rem 0}
+.ask td::before{content:attr(data-head);color:var(--soft);font-size:.85rem;display:block}
+.ask .patches{grid-template-columns:repeat(auto-fill,minmax(6.5rem,1fr))}}
 """
 
 
@@ -68,15 +70,22 @@ def draw_page(answer: SlideAnswer, files: Sequence[tuple[str, str]]) -> str:
 
     Args:
         answer: with its card.
-        files: beside the page: names, and what is in them.
+        files: beside the page: names, and what is in them; the first is the slide to zoom into.
     """
     rows = [(f'<a href="{escape(name)}">{escape(name)}</a>', escape(what)) for name, what in files]
     written = "<h2>Files beside this page</h2>" + _table(("file", "what is in it"), rows)
-    body = answer.card.removesuffix("</div>") + _comparison(answer) + _models(answer) + written + "</div>"
+    link = f'<p><a href="{escape(files[0][0])}">Zoom into the slide</a>, down to its cells.</p>'
+    body = (
+        answer.card.replace(ZOOM, link).removesuffix("</div>")
+        + _comparison(answer)
+        + _models(answer)
+        + written
+        + "</div>"
+    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,'
         f'initial-scale=1"><title>{escape(answer.name)}: one slide asked</title><style>body{{margin:0}}</style></head>'
-        f"<body>{body.replace('<div class=', '<main class=', 1).removesuffix('</div>')}</main></body></html>"
+        f"<body>{body}</body></html>"
     )
 
 
@@ -150,14 +159,10 @@ def _picture(rgb: np.ndarray, alt: str, caption: str, *, quality: int = 85) -> s
 
 def _map(answer: SlideAnswer) -> str:
     """Each patch in the colour of its contribution, on one scale for both signs."""
-    score, side = answer.scores[CONTRIBUTION], answer.patches.geometry.patch_size_level0
+    score = answer.scores[CONTRIBUTION]
     most = max(float(np.abs(score).max()), 1e-6)
-    drawn = draw_scores(
-        answer.slide, answer.patches.coords, side, score, -most, most, cmap=CMAP, alpha=0.6, longest=MAP_PX
-    )
-    stops = ",".join(to_hex(colormaps[CMAP](i / 8)) for i in range(9))
     bar = (
-        f'<div class="bar" style="background:linear-gradient(90deg,{stops})"></div>'
+        f'<div class="bar" style="background:linear-gradient(90deg,{AGAINST},transparent,{FOR})"></div>'
         f'<div class="ends"><span>−{most:.2g} against</span><span>0</span><span>+{most:.2g} for tumour</span></div>'
     )
     about = (
@@ -165,7 +170,21 @@ def _map(answer: SlideAnswer) -> str:
         " The colours reach as far as this slide needs; compare slides by the numbers."
     )
     alt = f"The slide with {len(score)} patches coloured by their contribution"
-    return f'<h2>What spoke for and against tumour</h2><div class="map">{_picture(drawn, alt, about)}</div>{bar}'
+    picture = _picture(_coloured(answer, score / most), alt, about)
+    return f'<h2>What spoke for and against tumour</h2>{ZOOM}<div class="map">{picture}</div>{bar}'
+
+
+def _coloured(answer: SlideAnswer, part: np.ndarray) -> np.ndarray:
+    """A thumbnail whose patches are red or blue, the more so the nearer `part` (n,) is to 1 or -1."""
+    image, size = read_thumbnail(answer.slide, MAP_PX)
+    factor, side = np.array(image.shape[1::-1]) / size, answer.patches.geometry.patch_size_level0
+    low = np.round(answer.patches.coords * factor).astype(int)
+    high = np.round((answer.patches.coords + side) * factor).astype(int)
+    for (x0, y0), (x1, y1), value in zip(low.tolist(), high.tolist(), part.tolist(), strict=True):
+        weight, color = 0.75 * abs(value), np.array(to_rgb(FOR if value > 0 else AGAINST))
+        square = image[y0:y1, x0:x1]
+        square[...] = (1 - weight) * square + weight * color
+    return image
 
 
 def _deciding(answer: SlideAnswer) -> str:
@@ -208,13 +227,13 @@ def _comparison(answer: SlideAnswer) -> str:
         (escape(c.what), escape(c.here), escape(c.training), f'<span class="tag {c.verdict}">{c.verdict}</span>')
         for c in answer.comparisons
     ]
-    known = [m.known for m in answer.models if m.known is not None]
+    n = min(m.known.n for m in answer.models if m.known is not None)
     about = (
-        f"<p>The same was measured on each of the {known[0].n} training slides, for the look without that slide itself."
-        " <b>Unlike</b>: at most 1 in 100 slides that come from where the training slides come from"
-        " would be so extreme, or as few as so many slides can show. <b>Unusual</b>: at most 5 in 100. So some slides"
-        " that are like them are flagged, too. <b>Like</b> is no proof: a slide can differ in what is not measured"
-        " here.</p>"
+        f"<p>The same was measured on each of the {n} training slides, for the look without that slide itself."
+        " <b>Unlike</b>: at most 1 of 100 slides that come from where the training slides come from would be so"
+        " extreme, or as few as so many slides can show. <b>Unusual</b>: at most 5 of 100. So false alarms happen:"
+        f" look and size together call at most {100 * false_alarms(n):.1f} of 100 such slides unlike. <b>Like</b> is no"
+        " proof: a slide can differ in what is not measured here.</p>"
     )
     return f"<h2>Is this slide like the training slides?</h2>{about}" + _table(
         ("what", "this slide", "training slides", "verdict"), rows

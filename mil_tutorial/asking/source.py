@@ -15,7 +15,7 @@ import torch
 from mil_tutorial.asking.trained import TrainedModel
 from mil_tutorial.devices import pick_device
 from mil_tutorial.errors import DataError, ParameterError
-from mil_tutorial.remote import is_remote, place, stem
+from mil_tutorial.remote import place, stem
 from mil_tutorial.slides.coordinates import locate_patches
 from mil_tutorial.slides.encoders import PatchEncoder, load_encoder
 from mil_tutorial.slides.options import Note, PrepareOptions
@@ -94,15 +94,15 @@ def make_features(
     Raises:
         DataError: the slide cannot be read or has no tissue, or the encoder cannot be run here.
     """
+    chosen = pick_device(device)
+    network = _encoder(encoder, str(chosen))  # first: that it cannot be had need not wait for the tissue
     patches = locate_patches(slide, job_dir, options, mpp=mpp, note=note)
     if not len(patches.coords):
         raise DataError(
             f"{slide}: no tissue found, so there is nothing to ask about. Check that it is a stained slide."
         )
-    place_ = pick_device(device)
-    network = _encoder(encoder, str(place_))
     target = features_file(slide, job_dir, options, network)
-    encode_patches(slide, patches, target, network, dtype=options.dtype, device=place_, progress=progress, note=note)
+    encode_patches(slide, patches, target, network, dtype=options.dtype, device=chosen, progress=progress, note=note)
     X, _ = read_features(target, coords=False)
     with open_slide(slide) as opened:
         size = mpp or stated_mpp(opened)
@@ -170,8 +170,3 @@ def _run_of(folder: Path, encoder: str, options: PrepareOptions) -> Path:
         f"{folder}: {found}, the checkpoint takes those of {encoder}. Name TRIDENT's run folder that holds"
         f" features_{encoder}, or a checkpoint of these features."
     )
-
-
-def is_local(slide: Path | str) -> bool:
-    """Whether the slide is a file here."""
-    return not is_remote(slide)
