@@ -32,7 +32,7 @@ def build(script: Path) -> str:
 def main(check: bool) -> int:
     """Write the notebooks, or say which of them differ from their scripts."""
     stale = []
-    for script in sorted((NOTEBOOKS / "scripts").glob("0*.py")):
+    for script in sorted((NOTEBOOKS / "scripts").glob("[0a]*.py")):
         target, text = NOTEBOOKS / f"{script.stem}.ipynb", build(script)
         if not target.exists() or target.read_text(encoding="utf-8") != text:
             stale.append(target.name)
