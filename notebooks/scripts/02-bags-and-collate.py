@@ -207,7 +207,7 @@ def made_up_study(seed):
     """Features (300, 40), labels and patients of 300 slides; the labels cannot be told from the features."""
     rng = np.random.default_rng(seed)
     patient, sick = np.repeat(np.arange(60), 5), rng.permutation(np.arange(60) % 2)
-    return rng.normal(size=(60, 40))[patient] + rng.normal(size=(300, 40)), sick[patient], patient
+    return rng.normal(size=(60, 40))[patient] + 0.5 * rng.normal(size=(300, 40)), sick[patient], patient
 
 
 def auc_of_split(features, labels, rows_train, rows_val):
