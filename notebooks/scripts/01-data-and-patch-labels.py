@@ -215,8 +215,10 @@ for x, y in kept / factor:
 plt.show()
 
 # %% [markdown]
-# *What to see: the squares cover what was found as tissue. Colour alone also finds a pen mark, which
-# `segment_tissue` leaves out unless it is told not to, and misses pale fat. Squares at the right and lower edge may reach past the slide.*
+# *What to see: the squares cover what was found as tissue. The pale fat above the node is missed. Squares at the right and lower edge
+# of a slide may reach past it.*
+#
+# On other slides colour alone also finds pen marks; `segment_tissue` leaves them out unless it is told not to.
 #
 # The course ships with such corners, in an h5 file for each slide. A check that you can see: on the synthetic slides our hand-made grid gives
 # the very patches of the file.
