@@ -1,5 +1,10 @@
 """The public names, and the rooms that they live in. `__init__.py` loads them from here when they are first used."""
 
+from .asking.answer import SlideAnswer as SlideAnswer
+from .asking.ask import predict_slide as predict_slide
+from .asking.known import know_slides as know_slides
+from .asking.trained import TrainedModel as TrainedModel
+from .asking.trained import load_checkpoint as load_checkpoint
 from .bags.adjacency import build_adjacency as build_adjacency
 from .bags.collate import collate_fn as collate_fn
 from .bags.collate import collate_packed as collate_packed

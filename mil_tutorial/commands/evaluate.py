@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mil_tutorial.asking.trained import TrainedModel, load_checkpoint
 from mil_tutorial.bags.collate import make_loader
 from mil_tutorial.commands import report
-from mil_tutorial.commands.checkpoints import TrainedModel, load_checkpoint, provenance
+from mil_tutorial.commands.checkpoints import provenance
 from mil_tutorial.commands.common import add_data_options, asked, open_root
 from mil_tutorial.commands.model_card import model_card
 from mil_tutorial.commands.record import Record
