@@ -49,6 +49,7 @@ from .localization.geojson import write_geojson as write_geojson
 from .localization.lesions import Lesions as Lesions
 from .localization.lesions import lesions_from_mask as lesions_from_mask
 from .localization.lesions import lesions_from_polygons as lesions_from_polygons
+from .localization.perturbation import perturbation_scores as perturbation_scores
 from .localization.scores import attention_times_n as attention_times_n
 from .localization.scores import detection_score as detection_score
 from .localization.scores import localize_slide as localize_slide

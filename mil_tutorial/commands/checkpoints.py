@@ -11,18 +11,17 @@ from mil_tutorial.commands.record import changed_inputs, read_record, record_pat
 from mil_tutorial.files import digest
 
 
-def provenance(checkpoint: str | os.PathLike[str]) -> str:
-    """For a report, in HTML: how the checkpoint came about, as its record says it."""
+def origin(checkpoint: str | os.PathLike[str]) -> list[tuple[str, object]] | str:
+    """How the checkpoint came about, as its record says it: what and value; or a sentence that says what is missing."""
     path = record_path(Path(checkpoint).parent, f"train-{Path(checkpoint).stem}")
-    heading = "<h2>Where the checkpoint comes from</h2>"
     if not path.is_file():
-        return heading + f"<p>There is no record {html.escape(path.name)} beside it.</p>"
+        return f"There is no record {path.name} beside it."
     record = read_record(path)
     if digest(checkpoint) not in record.get("results", {}).values():
-        return heading + f"<p>The record {html.escape(path.name)} beside it is of another checkpoint.</p>"
+        return f"The record {path.name} beside it is of another checkpoint."
     changed = [str(change) for change in changed_inputs(record)]
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-    rows = [
+    return [
         ("record", path.resolve()),
         ("made", record["ended"]),
         ("options", ", ".join(f"{k} {v}" for k, v in record["options"].items() if v not in (None, False))),
@@ -30,4 +29,10 @@ def provenance(checkpoint: str | os.PathLike[str]) -> str:
         ("changed since", changed[0] + more if changed else "none"),
         *((f"version of {name}", version) for name, version in record["versions"].items()),
     ]
-    return heading + report.table(("what", "value"), rows)
+
+
+def provenance(checkpoint: str | os.PathLike[str]) -> str:
+    """The same for a report, in HTML."""
+    known = origin(checkpoint)
+    what = f"<p>{html.escape(known)}</p>" if isinstance(known, str) else report.table(("what", "value"), known)
+    return "<h2>Where the checkpoint comes from</h2>" + what

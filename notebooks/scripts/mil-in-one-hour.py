@@ -151,7 +151,7 @@ D = bag["X"].shape[1]
 # A validation slide, from which the model has not learnt:
 
 # %% tags=["from-04"]
-# looked = attention_times_n(validation.attention[place])
+# looked = attention_times_n(asked.attention[0])  # 1 is a fair share of the attention
 
 # %% tags=["from-04"]
 # map_of_model = draw_heatmap(
