@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 from tqdm.auto import tqdm
 
 from mil_tutorial.bags.adjacency import build_adjacency
-from mil_tutorial.bags.memory import KEEP, Memory, first_twice, memory_for_features, pick_indices
+from mil_tutorial.bags.memory import KEEP, Memory, first_twice, memory_for_features, off_heap, pick_indices
 from mil_tutorial.bags.packed import PackedFeatures, list_features, pack, packed_folder
 from mil_tutorial.errors import DataError, require, require_integer, require_number
 from mil_tutorial.geometry import grid_cells, grid_places
@@ -71,7 +71,7 @@ class TridentWSIDataset(Dataset):
         adj_with_dist: weigh neighbours by the distance of their features, see `build_adjacency`.
         norm_adj: divide by the square roots of both degrees.
         load_at_init: read all bags now and keep them in memory, however large they are. By default a bag is kept when
-            it was read, as long as all that datasets keep takes an eighth of the free memory and 1 GB at most.
+            it was read, as long as all that datasets keep takes an eighth of the free memory and 640 MB at most.
         wsi_name_col: column of the CSV with the slides' names.
         wsi_label_col: column of the CSV with their labels, 0 or 1.
         packed: True packs the features into one memory-mapped store first, if that is not done yet (see `pack`); False
@@ -134,8 +134,7 @@ class TridentWSIDataset(Dataset):
         self._case = dict(zip(table["wsi_name"], table.get(CASE, table["wsi_name"]), strict=True))
         self.bag_names = self._find_slides(wsi_names)
         self.store = self._open_store(feature_extractor, packed)
-        # Subsets share what follows.
-        self._first: dict[str, tuple[int, str]] = {}  # feature size of the first slide read
+        self._first: dict[str, tuple[int, str]] = {}  # feature size of the first slide. Subsets share all from here
         self._memory, self._features = Memory(KEEP), memory_for_features()
         self._kept: dict[str, TensorDict] = {}
         if load_at_init:
@@ -265,7 +264,7 @@ class TridentWSIDataset(Dataset):
                     f"{self.features_path / name}.h5: slide {name} has no patches, and a bag needs at least one."
                     " Leave the slide out of the split."
                 )
-            bag = {"X": X.to(torch.float32)}
+            bag = {"X": X if X.dtype == torch.float32 else off_heap(X, torch.float32)}
             if "coords" in keys:
                 bag["coords"] = self._memory.get("coords", name, lambda: torch.from_numpy(grid_cells(*corners)))
             if "adj" in keys:

@@ -17,12 +17,12 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from mil_tutorial.errors import DataError, Found, ParameterError, require, require_integer
+from mil_tutorial.hdf5 import new_array
 
 KEEP = 256 * 2**20  # bytes of adjacency and patch labels that a dataset may remember
 
-FEATURES = 2**30  # bytes of features that all datasets together may remember, if it is no more than this part of the
-PART = 1 / 8  # free memory
-
+FEATURES = 640 * 2**20  # bytes of features that all datasets together may remember, if it is no more than this part of
+PART = 1 / 8  # the free memory
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -85,6 +85,12 @@ _lock = Lock()  # a loader may read ahead in a thread
 
 def _bytes(tensors: Tensors) -> int:
     return sum(t._nnz() * 20 if t.is_sparse else t.nbytes for t in tensors)
+
+
+def off_heap(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A copy, of another type if asked for, that does not lie on the heap; see `hdf5.new_array`."""
+    kind = torch.empty(0, dtype=dtype or tensor.dtype).numpy().dtype
+    return torch.from_numpy(new_array(tuple(tensor.shape), kind)).copy_(tensor)
 
 
 def pick_indices(indices: Iterable[int], n: int) -> list[int]:
@@ -179,7 +185,8 @@ def _thinned(bag: TensorDict, patches: int | None) -> TensorDict:
         "adj" not in bag.keys(), "patches", patches, "None for bags with 'adj': a part of them has other neighbours"
     )
     rows = torch.arange(patches) * n // patches
-    return TensorDict({key: value[rows] if value.ndim else value for key, value in bag.items()})
+    thinned = {key: bag[key] if bag[key].ndim == 0 else off_heap(bag[key][rows]) for key in bag.keys()}
+    return TensorDict(thinned)
 
 
 def bags_from_arrays(

@@ -202,9 +202,10 @@ print("f", tuple(f.shape), " s", tuple(s.shape), f"with sum {s.sum():.6f}", " z"
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 2.6))
-axes[0].bar(range(n), f)
+shown = range(min(n, 500))  # of a large slide the first 500 patches
+axes[0].bar(shown, f[: len(shown)])
 axes[0].set(title="Raw attention f: any number", xlabel="patch")
-axes[1].bar(range(n), s)
+axes[1].bar(shown, s[: len(shown)])
 axes[1].axhline(1 / n, color="black", lw=1, ls="--")
 axes[1].set(title="After the softmax: positive, sum 1", xlabel="patch")
 plt.show()
