@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mil_tutorial.commands.checkpoints import TrainedModel, origin
+from mil_tutorial.asking.trained import TrainedModel
+from mil_tutorial.commands.checkpoints import origin
 from mil_tutorial.data import DataRoot
 from mil_tutorial.evaluation.metrics import Estimate, metrics_by_group
 from mil_tutorial.training.predict import Predictions
