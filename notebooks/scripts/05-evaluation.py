@@ -932,7 +932,7 @@ print("a model against itself: p =", paired_p_value(test.Y, test.prob, test.prob
 # - H. Jafarinia et al., *Navigating the MIL Trade-Off: Flexible Pooling for Whole Slide Image Classification*, NeurIPS 2025. Log-sum-exp.
 # - M. Mitchell et al., *Model Cards for Model Reporting*, FAT* 2019, [arXiv:1810.03993](https://arxiv.org/abs/1810.03993).
 #
-# The [bibliography](https://mil-tutorial.github.io/mil-tutorial/bibliography.html) has more.
+# The bibliography on the course's website has more.
 #
 # **Next:** notebook 6 asks where in the slide the model looked, and what that may claim.
 
