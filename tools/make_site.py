@@ -58,7 +58,7 @@ def page(notebook):
 
 
 def do_and_dont() -> str:
-    """One page of all the notebooks' DO / DON'T lists, as Markdown, taken from their scripts; it prints on one sheet."""
+    """One page of all the notebooks' DO / DON'T lists, as Markdown, from their scripts; it prints on one sheet."""
     parts = []
     for script in sorted((ROOT / "notebooks" / "scripts").glob("0*.py")):
         lines = [line.removeprefix("# ") for line in script.read_text(encoding="utf-8").splitlines()]

@@ -568,6 +568,8 @@ plt.show()
 # *What to see: blue: within this run the order is nearly fixed after a few epochs. Orange: the two other seeds order the patches quite differently. A map that has stopped changing is
 # not yet the right map.*
 #
+# The line printed first says more: those two agree well *with each other*. So it is not noise. There are at least two ways to order the patches of these slides, and the seed chooses.
+#
 # In our runs attention settles early; others saw it swing from epoch to epoch, in four attention models on two data sets ([ASMIL](https://arxiv.org/abs/2603.06658), ICLR 2026). Draw your own figure
 # before you trust one map: show several seeds, or their mean.
 #
