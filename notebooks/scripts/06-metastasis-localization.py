@@ -720,7 +720,7 @@ print(f"{puzzle}: tumour probability {answer.probability:.2f}, threshold {answer
 answer
 
 # %% [markdown]
-# *What to see: the answer, the reasons to doubt it, and the patches that decided, on one card. The map is the contribution, the score that did best in the
+# *What to see: the answer, the reasons to doubt it, and the patches that decided, on one card. The map is the contribution, one of the scores that did well in the
 # deletion test. It is a finding of a model on a synthetic slide, and no diagnosis.*
 
 # %% [markdown]
