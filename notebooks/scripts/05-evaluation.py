@@ -273,6 +273,8 @@ SEEDS = range(5 if data.synthetic else 2)  # on large bags a run takes its time
 FEW = SEEDS[:3]
 several_seeds("mean pooling", MeanPool, FEW)
 several_seeds("log-sum-exp", LSEPool, FEW)
+
+# %%
 several_seeds("max pooling", MaxPool, FEW)
 
 # %%
