@@ -274,6 +274,8 @@ SEEDS = data.budget.seeds(5)
 FEW = SEEDS[:3]
 several_seeds("mean pooling", MeanPool, FEW)
 several_seeds("log-sum-exp", LSEPool, FEW)
+
+# %%
 several_seeds("max pooling", MaxPool, FEW)
 
 # %%
@@ -475,7 +477,7 @@ if HOSPITALS:
 # *What to see: dark blue is much attention, an orange frame is tumour. Left the model from above, right the one that was fooled. Both look at the
 # tumour. The patch AUC on the right is a little lower, but nobody would suspect this map. The answer leans on the scanner all the same.*
 #
-# The scanner is in **every** patch, so no patch has to be looked at for it. A map shows where the model looked, not what it saw there. Three
+# A trick that sits in a few patches, such as a pen mark, attention maps tend to show ([arXiv:2407.02484](https://arxiv.org/abs/2407.02484)). The scanner is in **every** patch, so no patch has to be looked at for it. A map shows where the model looked, not what it saw there. Three
 # checks that do show it: the AUC **within** each hospital (above); the answers on healthy slides, **by hospital**; and how well the features alone tell the hospital.
 
 # %%
@@ -495,7 +497,7 @@ if HOSPITALS:
 
 # %% [markdown]
 # The features name the scanner of most slides, and so do those of foundation models: PathoROB found the signature of the medical centre in every encoder that it tested
-# ([Nature Communications 2026](https://doi.org/10.1038/s41467-026-73923-2); see also [arXiv:2407.02484](https://arxiv.org/abs/2407.02484)). What can one do? **Both labels from every hospital.** As many training slides as
+# ([Nature Communications 2026](https://doi.org/10.1038/s41467-026-73923-2)). What can one do? **Both labels from every hospital.** As many training slides as
 # before, drawn so that the scanner says nothing:
 
 # %%
@@ -719,7 +721,7 @@ print("equal to scikit-learn's")
 # organ, no other stain. **It is not for clinical use.** That also holds for a model trained on CAMELYON16: slides of two Dutch hospitals, women with breast cancer, chosen for a challenge
 # and not drawn from a clinic. Who is not in the data is not in the score. A good number can do harm: people trust a machine more than they should when they are tired.
 #
-# Such things belong **beside the weights**, on one page: a *model card* (as asked for in [arXiv:2204.14226](https://arxiv.org/abs/2204.14226)). `mil-tutorial evaluate --out results` writes
+# Such things belong **beside the weights**, on one page: a *model card* ([arXiv:1810.03993](https://arxiv.org/abs/1810.03993)). `mil-tutorial evaluate --out results` writes
 # one, `results/model_card.md`, from what it measures: data, split, recipe, metrics with intervals, results by lesion size and by scanner, limits. What only you know, such as the intended use, it leaves open for you to fill in.
 #
 # ## What can go wrong
@@ -931,7 +933,11 @@ print("a model against itself: p =", paired_p_value(test.Y, test.prob, test.prob
 # - A. Mammadov et al., *Reducing Variability of Multiple Instance Learning Methods for Digital Pathology*, 2025, [arXiv:2507.00292](https://arxiv.org/abs/2507.00292).
 # - J. Kömen et al., *Towards robust foundation models for digital pathology* (PathoROB), Nature Communications 17 (2026), [doi:10.1038/s41467-026-73923-2](https://doi.org/10.1038/s41467-026-73923-2).
 #
-# The [bibliography](https://mil-tutorial.github.io/mil-tutorial/bibliography.html) has more.
+# - T. Albuquerque et al., *Characterizing the Interpretability of Attention Maps in Digital Pathology*, 2024, [arXiv:2407.02484](https://arxiv.org/abs/2407.02484).
+# - H. Jafarinia et al., *Navigating the MIL Trade-Off: Flexible Pooling for Whole Slide Image Classification*, NeurIPS 2025. Log-sum-exp.
+# - M. Mitchell et al., *Model Cards for Model Reporting*, FAT* 2019, [arXiv:1810.03993](https://arxiv.org/abs/1810.03993).
+#
+# The bibliography on the course's website has more.
 #
 # **Next:** notebook 6 asks where in the slide the model looked, and what that may claim.
 
