@@ -115,8 +115,7 @@ class DataRoot:
         Raises:
             DataError: no test slide has patch labels.
         """
-        counts = self._tumor_patches("test")
-        return max(counts, key=lambda name: counts[name])
+        return max(counts := self._tumor_patches("test"), key=lambda name: counts[name])
 
     @property
     def small_example(self) -> str:
@@ -130,12 +129,13 @@ class DataRoot:
 
     def _tumor_patches(self, which: str) -> dict[str, int]:
         """How many patches of each tumour slide of a split are tumour, where that is known."""
-        folder, table = self.trident_dir / "patch_labels", self.split(which)
-        tumor = table.loc[table["wsi_label"] == 1, "wsi_name"]
+        folder = self.trident_dir / "patch_labels"
+        tumor = self.split(which).query("wsi_label == 1")["wsi_name"]
         counts = {n: int((read_patch_labels(p) == 1).sum()) for n in tumor if (p := folder / f"{n}.h5").is_file()}
         if not counts:
-            slide = f"a {'test' if which == 'test' else 'training'} slide with tumour"
-            raise DataError(f"{folder}: no patch labels of {slide}. Run `mil-tutorial labels` first.")
+            raise DataError(
+                f"{folder}: no patch labels of a slide with tumour in {which}. Run `mil-tutorial labels` first."
+            )
         return counts
 
     @cached_property
@@ -145,8 +145,7 @@ class DataRoot:
         Raises:
             DataError: there are no features.
         """
-        folder = self.trident_dir / f"features_{self.encoder}"
-        files = (folder / f"{name}.h5" for name in self.split("train")["wsi_name"])
+        files = self.inputs(self.encoder, "train")  # the tables among them are small
         return Budget(large=sum(file.stat().st_size for file in files if file.is_file()) > LARGE)
 
     def inputs(self, encoder: str, which: str) -> list[Path]:

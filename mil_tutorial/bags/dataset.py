@@ -119,15 +119,13 @@ class TridentWSIDataset(Dataset):
         _check_types(texts, str, "a text")
         _check_types(paths, (str, os.PathLike), "a path")
         _check_types(flags | {"packed": packed or False}, (bool, np.bool_), "True or False")
-        if patch_size is not None:
-            require_integer("patch_size", patch_size, low=1)
-        if dist_thr is not None:
-            require_number("dist_thr", dist_thr, low=0, open_low=True)
+        require_integer("patch_size", 1 if patch_size is None else patch_size, low=1)
+        self.distance = np.sqrt(2) if dist_thr is None else dist_thr
+        require_number("dist_thr", self.distance, low=0, open_low=True)
         self.base_path, self.labels_path = Path(base_path), Path(labels_path)
         self.features_path = self.base_path / f"features_{feature_extractor}"
         self.patch_labels_path = Path(patch_labels_path) if patch_labels_path else self.base_path / "patch_labels"
         self.bag_keys, self.patch_size = _as_keys(bag_keys), patch_size
-        self.distance = np.sqrt(2) if dist_thr is None else dist_thr
         self.adj_with_dist, self.norm_adj = adj_with_dist, norm_adj
         table = read_label_table(labels_path, name_column=wsi_name_col, label_column=wsi_label_col)
         self._label = dict(zip(table["wsi_name"], table["wsi_label"], strict=True))
@@ -270,7 +268,10 @@ class TridentWSIDataset(Dataset):
             if "adj" in keys:
                 bag["adj"] = self._memory.get("adj", name, lambda: self._adjacency(grid_places(*corners), X.numpy()))
             if "y_inst" in keys:
-                bag["y_inst"] = self._memory.get("y_inst", name, lambda: self._patch_labels(name, len(X)))
+                path = self.patch_labels_path / f"{name}.h5"
+                bag["y_inst"] = self._memory.get(
+                    "y_inst", name, lambda: torch.from_numpy(read_patch_labels(path, len(X)))
+                )
             bag["Y"] = torch.tensor(float(self._label[name]))
             return TensorDict({key: bag[key] for key in self.bag_keys})
 
@@ -299,6 +300,3 @@ class TridentWSIDataset(Dataset):
     def _adjacency(self, places: np.ndarray, features: np.ndarray) -> torch.Tensor:
         weigh = features if self.adj_with_dist else None
         return build_adjacency(places, distance=self.distance, features=weigh, normalize=self.norm_adj)
-
-    def _patch_labels(self, name: str, n: int) -> torch.Tensor:
-        return torch.from_numpy(read_patch_labels(self.patch_labels_path / f"{name}.h5", n))

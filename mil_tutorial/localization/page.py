@@ -96,7 +96,7 @@ def build_page(
         "tile": TILE,
         "levels": [{"factor": f, "tiles": _names(plan.tiles[f])} for f in plan.factors],
         "address": address,
-        "inside": inside and {f"{f}/{c}_{r}": base64.b64encode(tile).decode() for (f, c, r), tile in inside.items()},
+        "inside": None if inside is None else _coded(inside),
         "overview": "data:image/jpeg;base64," + base64.b64encode(overview).decode(),
         "colours": _colours(),
         "truthColour": TUMOR,
@@ -142,6 +142,11 @@ def describe_limit(plan: TilePlan) -> str:
         f"The finest pixels here have {plan.mpp * finest:.3g} µm. Level 0 of the slide has {plan.mpp:.3g} µm:"
         " this page leaves the finest levels out."
     )
+
+
+def _coded(inside: Mapping[Key, bytes]) -> dict[str, str]:
+    """Tiles as text, by name."""
+    return {f"{f}/{c}_{r}": base64.b64encode(tile).decode() for (f, c, r), tile in inside.items()}
 
 
 def _names(places: np.ndarray | None) -> list[str] | None:

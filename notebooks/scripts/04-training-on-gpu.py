@@ -377,7 +377,9 @@ from mil_tutorial import attention_times_n, predict
 validation = predict(model, val_loader)
 names = validation.names
 wsi_name = data.small_example if data.small_example in names else names[int(validation.prob.argmax())]
-whole = data.bags("train", keys=["X", "Y", "y_inst"])  # y_inst says where the tumour is: to look it up, never to learn from
+whole = data.bags(
+    "train", keys=["X", "Y", "y_inst"]
+)  # y_inst says where the tumour is: to look it up, never to learn from
 one = whole.subset([whole.get_bag_names().index(wsi_name)])
 asked = predict(model, make_loader(one))
 looked = attention_times_n(asked.attention[0])  # 1 is a fair share of the attention

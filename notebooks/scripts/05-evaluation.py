@@ -533,7 +533,7 @@ if reference is not None:
 # %% [markdown]
 # Numbers do not show *why*. We look at a missed slide, and at the patch with most of its tumour:
 
-# %%
+# %% tags=["landing-missed"]
 from mil_tutorial import label_patches, open_slide, read_overview, read_patch, show_images
 
 if missed:

@@ -121,7 +121,7 @@ print(f"tumour probability of {wsi_name}: {probability[wsi_name]:.2f}")
 #
 # Scaling from smallest to largest makes **some patch of every slide red**, also on a healthy one:
 
-# %%
+# %% tags=["landing-guilty"]
 from mil_tutorial import scale_min_max
 
 normal_slides = [name for name, y in zip(test.names, test.Y) if y == 0]

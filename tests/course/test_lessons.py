@@ -1,4 +1,4 @@
-"""What the lessons promise: short cells, a reading time, results that their text rests on; the notebooks beside them."""
+"""What the lessons promise: short cells, a reading time, results that their text rests on; the appendix, the hour."""
 
 import re
 import statistics
