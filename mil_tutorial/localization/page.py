@@ -96,8 +96,8 @@ def build_page(
         "tile": TILE,
         "levels": [{"factor": f, "tiles": _names(plan.tiles[f])} for f in plan.factors],
         "address": address,
-        "inside": inside and {f"{f}/{c}_{r}": base64.b64encode(tile).decode() for (f, c, r), tile in inside.items()},
-        "overview": "data:image/jpeg;base64," + base64.b64encode(overview).decode(),
+        "inside": None if inside is None else {f"{f}/{c}_{r}": _base64(tile) for (f, c, r), tile in inside.items()},
+        "overview": "data:image/jpeg;base64," + _base64(overview),
         "colours": _colours(),
         "truthColour": TUMOR,
         **_of_patches(patches),
@@ -142,6 +142,10 @@ def describe_limit(plan: TilePlan) -> str:
         f"The finest pixels here have {plan.mpp * finest:.3g} µm. Level 0 of the slide has {plan.mpp:.3g} µm:"
         " this page leaves the finest levels out."
     )
+
+
+def _base64(code: bytes) -> str:
+    return base64.b64encode(code).decode()
 
 
 def _names(places: np.ndarray | None) -> list[str] | None:
