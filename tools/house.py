@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The rooms from the ground up: each imports only from those before it. A new module at the top needs a place here.
 GROUND = ["errors", "files", "remote", "geometry", "style", "devices", "tables", "chunks", "hdf5", "trident"]
 STEPS = ["slides", "bags", "models", "training", "evaluation", "localization"]
-ROOMS = [*GROUND, *STEPS, "sources", "fixture", "data", "commands", "__main__"]
+ROOMS = [*GROUND, *STEPS, "asking", "sources", "fixture", "data", "commands", "__main__"]
 
 
 class House:
@@ -115,7 +115,7 @@ class House:
 
     def of_notebooks(self, scripts: Path) -> set[str]:
         """Modules that the notebooks import by name."""
-        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(scripts.glob("0*.py"))]
+        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(scripts.glob("*.py"))]
         return {target for tree in trees for node in ast.walk(tree) for target in self.targets(node) if target}
 
     def size(self, names: Sequence[str]) -> tuple[int, int]:

@@ -16,12 +16,12 @@ from torch.utils.data import Dataset, get_worker_info
 from tqdm.auto import tqdm
 
 from mil_tutorial.bags.adjacency import build_adjacency
-from mil_tutorial.bags.memory import KEEP, Memory, first_twice, pick_indices, room_for_features
+from mil_tutorial.bags.memory import KEEP, Memory, first_twice, memory_for_features, pick_indices
 from mil_tutorial.bags.packed import PackedFeatures, list_features, pack, packed_folder
 from mil_tutorial.errors import DataError, require, require_integer, require_number
 from mil_tutorial.geometry import grid_cells, grid_places
 from mil_tutorial.hdf5 import count_bad
-from mil_tutorial.tables import read_label_table
+from mil_tutorial.tables import CASE, read_label_table
 from mil_tutorial.trident import Patches, match_rows, read_features, read_patch_labels, read_patches
 
 KEYS = ("X", "Y", "y_inst", "adj", "coords")
@@ -44,9 +44,8 @@ def _as_keys(bag_keys: Sequence[str]) -> tuple[str, ...]:
 def _as_names(wsi_names: Sequence[str]) -> list[str]:
     """The slides that were asked for, sorted."""
     is_list = isinstance(wsi_names, Iterable) and not isinstance(wsi_names, str)
-    names = list(wsi_names) if is_list else []
-    good = is_list and all(isinstance(name, str) for name in names)
-    require(good, "wsi_names", wsi_names, "a list of slide names")
+    names: list[Any] = list(wsi_names) if is_list else [None]
+    require(all(isinstance(name, str) for name in names), "wsi_names", wsi_names, "a list of slide names")
     if not names:
         raise DataError(
             "wsi_names: no slide is named, so there are no bags. Check the list or the split it comes from."
@@ -72,7 +71,7 @@ class TridentWSIDataset(Dataset):
         adj_with_dist: weigh neighbours by the distance of their features, see `build_adjacency`.
         norm_adj: divide by the square roots of both degrees.
         load_at_init: read all bags now and keep them in memory, however large they are. By default a bag is kept when
-            it was read, as long as all that is kept takes an eighth of the free memory and 1 GB at most.
+            it was read, as long as all that datasets keep takes an eighth of the free memory and 1 GB at most.
         wsi_name_col: column of the CSV with the slides' names.
         wsi_label_col: column of the CSV with their labels, 0 or 1.
         packed: True packs the features into one memory-mapped store first, if that is not done yet (see `pack`); False
@@ -132,11 +131,12 @@ class TridentWSIDataset(Dataset):
         self.adj_with_dist, self.norm_adj = adj_with_dist, norm_adj
         table = read_label_table(labels_path, name_column=wsi_name_col, label_column=wsi_label_col)
         self._label = dict(zip(table["wsi_name"], table["wsi_label"], strict=True))
+        self._case = dict(zip(table["wsi_name"], table.get(CASE, table["wsi_name"]), strict=True))
         self.bag_names = self._find_slides(wsi_names)
         self.store = self._open_store(feature_extractor, packed)
         # Subsets share what follows.
         self._first: dict[str, tuple[int, str]] = {}  # feature size of the first slide read
-        self._memory, self._features = Memory(KEEP), Memory(room_for_features())
+        self._memory, self._features = Memory(KEEP), memory_for_features()
         self._kept: dict[str, TensorDict] = {}
         if load_at_init:
             self._kept = {n: self._build_bag(n) for n in tqdm(self.bag_names, desc="Loading bags", unit="bag")}
@@ -196,6 +196,10 @@ class TridentWSIDataset(Dataset):
         """Labels of the slides, in the order of the bags. No feature file is opened."""
         return [self._label[name] for name in self.bag_names]
 
+    def get_bag_cases(self) -> list[str]:
+        """The patient of each bag, from the column case_id; without it each slide is a patient of its own."""
+        return [self._case[name] for name in self.bag_names]
+
     def subset(self, indices: Iterable[int]) -> TridentWSIDataset:
         """The same dataset with these bags only, in this order. It shares what the whole dataset keeps in memory.
 
@@ -205,6 +209,12 @@ class TridentWSIDataset(Dataset):
         part = copy.copy(self)
         part.bag_names = [self.bag_names[i] for i in pick_indices(indices, len(self))]
         return part
+
+    def without_memory(self) -> TridentWSIDataset:
+        """The same bags, read each time: for those who keep them themselves."""
+        other = self.subset(range(len(self)))
+        other._features = Memory(0)
+        return other
 
     def read_patches(self, name: str) -> Patches:
         """Coordinates in level-0 pixels and geometry of a slide's patches."""
@@ -247,7 +257,6 @@ class TridentWSIDataset(Dataset):
         return features, (coords, slide.step_level0)
 
     def _build_bag(self, name: str) -> TensorDict:
-        keys = set(self.bag_keys)
         keys = set(self.bag_keys)
         with torch.inference_mode(False):  # what is kept may be trained on later
             X, corners = self._rows(name)

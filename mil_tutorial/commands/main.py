@@ -24,11 +24,13 @@ COMMANDS = {
     "labels": "Patch labels from tumour masks or annotations.",
     "camelyon16": "Write wsi_labels.csv, train.csv and test.csv of the real CAMELYON16 into a data root.",
     "import": "Bring features that others share, as CLAM's folders or .npy files, into TRIDENT's layout.",
+    "split": "Divide the slides into train.csv and test.csv, by patient and stratified.",
     "check": "Say what is missing in a data root or does not fit. Exit code 1 if it would spoil training.",
     "pack": "Pack a feature folder into one memory-mapped store, from which bags are read many times faster.",
     "train": "Train ABMIL on the training slides.",
     "repeat": "Train folds x seeds x models on the training slides and compare them; test slides are not touched.",
     "evaluate": "Score a checkpoint on the test slides.",
+    "predict": "Ask a checkpoint about slide files, without tables: a report for each slide.",
     "localize": "Write detections, GeoJSON for QuPath and viewers of test slides.",
     "view": "Look at one slide in the browser, down to its cells, with scores over it if there are some.",
 }
