@@ -134,7 +134,7 @@ class DataRoot:
         counts = {n: int((read_patch_labels(p) == 1).sum()) for n in tumor if (p := folder / f"{n}.h5").is_file()}
         if not counts:
             raise DataError(
-                f"{folder}: no patch labels of a slide with tumour in {which}. Run `mil-tutorial labels` first."
+                f"{folder}: no labels of patches of a {which} slide with tumour. Run `mil-tutorial labels`."
             )
         return counts
 

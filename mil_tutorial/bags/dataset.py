@@ -268,10 +268,8 @@ class TridentWSIDataset(Dataset):
             if "adj" in keys:
                 bag["adj"] = self._memory.get("adj", name, lambda: self._adjacency(grid_places(*corners), X.numpy()))
             if "y_inst" in keys:
-                path = self.patch_labels_path / f"{name}.h5"
-                bag["y_inst"] = self._memory.get(
-                    "y_inst", name, lambda: torch.from_numpy(read_patch_labels(path, len(X)))
-                )
+                p = self.patch_labels_path / f"{name}.h5"
+                bag["y_inst"] = self._memory.get("y_inst", name, lambda: torch.from_numpy(read_patch_labels(p, len(X))))
             bag["Y"] = torch.tensor(float(self._label[name]))
             return TensorDict({key: bag[key] for key in self.bag_keys})
 

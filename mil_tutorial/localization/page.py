@@ -96,8 +96,8 @@ def build_page(
         "tile": TILE,
         "levels": [{"factor": f, "tiles": _names(plan.tiles[f])} for f in plan.factors],
         "address": address,
-        "inside": None if inside is None else _coded(inside),
-        "overview": "data:image/jpeg;base64," + base64.b64encode(overview).decode(),
+        "inside": None if inside is None else {f"{f}/{c}_{r}": _base64(tile) for (f, c, r), tile in inside.items()},
+        "overview": "data:image/jpeg;base64," + _base64(overview),
         "colours": _colours(),
         "truthColour": TUMOR,
         **_of_patches(patches),
@@ -144,9 +144,8 @@ def describe_limit(plan: TilePlan) -> str:
     )
 
 
-def _coded(inside: Mapping[Key, bytes]) -> dict[str, str]:
-    """Tiles as text, by name."""
-    return {f"{f}/{c}_{r}": base64.b64encode(tile).decode() for (f, c, r), tile in inside.items()}
+def _base64(code: bytes) -> str:
+    return base64.b64encode(code).decode()
 
 
 def _names(places: np.ndarray | None) -> list[str] | None:
