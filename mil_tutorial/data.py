@@ -133,9 +133,7 @@ class DataRoot:
         tumor = self.split(which).query("wsi_label == 1")["wsi_name"]
         counts = {n: int((read_patch_labels(p) == 1).sum()) for n in tumor if (p := folder / f"{n}.h5").is_file()}
         if not counts:
-            raise DataError(
-                f"{folder}: no labels of patches of a {which} slide with tumour. Run `mil-tutorial labels`."
-            )
+            raise DataError(f"{folder}: no patch labels of a {which} slide with tumour. Run `mil-tutorial labels`.")
         return counts
 
     @cached_property
