@@ -67,7 +67,8 @@ if (data.levels.length)
 
 const Painted = L.GridLayer.extend({
     initialize(paint, options) {
-        L.GridLayer.prototype.initialize.call(this, { ...options, tileSize: 512, bounds: whole, minZoom: -16 });
+        const own = { tileSize: 512, bounds: whole, minZoom: -16, updateWhenZooming: false };
+        L.GridLayer.prototype.initialize.call(this, { ...options, ...own });
         this.paint = paint;
         this.canvases = new Map();
         this.on("tileunload", event => this.canvases.delete(event.tile));
