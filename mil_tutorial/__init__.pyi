@@ -60,6 +60,7 @@ from .localization.viewer import view_heatmap as view_heatmap
 from .models import ABMIL as ABMIL
 from .models import MaxPool as MaxPool
 from .models import MeanPool as MeanPool
+from .sliders import show_slider as show_slider
 from .slides.annotations import Annotation as Annotation
 from .slides.annotations import read_asap_xml as read_asap_xml
 from .slides.canvas import read_canvas as read_canvas

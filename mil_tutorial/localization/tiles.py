@@ -27,7 +27,7 @@ TILE = 512  # pixels of a tile's side
 
 OVERVIEW_PX = 1400  # longest side of the picture of the whole slide
 
-QUALITY = 80  # of the JPEGs
+QUALITY, LIMITED_QUALITY = 80, 60  # of the JPEGs; where level 0 is left out, the folder has to stay small
 
 SMALL = 1 << 28  # level-0 pixels under patches: so much is shown at full resolution
 
@@ -123,6 +123,7 @@ def tile_reader(
     slide: openslide.AbstractSlide, path: str, factors: tuple[int, ...]
 ) -> Iterator[Callable[[Key], bytes]]:
     """A function that makes one tile, a JPEG; threads may share it. What is outside the slide is white."""
+    quality = QUALITY if 1 in factors else LIMITED_QUALITY
     with ExitStack() as stack:
         levels = {f: slide.get_best_level_for_downsample(f * 1.01) for f in factors}
         opened: dict[int, TiffLevel | None] = {
@@ -141,7 +142,7 @@ def tile_reader(
                 rgb = tiles.read(round(x / shrink), round(y / shrink), px, px)
             if rgb.shape[:2] != (TILE, TILE):
                 rgb = cv2.resize(rgb, (TILE, TILE), interpolation=cv2.INTER_AREA)
-            return encode_jpeg(rgb, quality=QUALITY)
+            return encode_jpeg(rgb, quality=quality)
 
         yield read
 

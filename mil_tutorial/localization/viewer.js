@@ -42,13 +42,15 @@ function addressOf(factor, column, row) {
 const fine = window.devicePixelRatio > 1.25 && data.levels.length > 1 ? 1 : 0;  // a sharp screen: tiles of one level more
 const Slide = L.GridLayer.extend({
     createTile(place, done) {
-        const address = addressOf(2 ** -(place.z + fine), place.x, place.y);
+        const factor = 2 ** -(place.z + fine), address = addressOf(factor, place.x, place.y);
         if (address === null) {
             setTimeout(done, 0);
             return document.createElement("div");
         }
         const tile = document.createElement("img");
         tile.alt = "";
+        const beyond = (number, length) => Math.max(0, 100 * (number + 1 - length / (data.tile * factor)));  // white, in %
+        tile.style.clipPath = `inset(0 ${beyond(place.x, width)}% ${beyond(place.y, height)}% 0)`;
         tile.onload = () => done(null, tile);
         tile.onerror = () => done(new Error("no tile"), tile);
         tile.src = address;
@@ -67,7 +69,8 @@ if (data.levels.length)
 
 const Painted = L.GridLayer.extend({
     initialize(paint, options) {
-        L.GridLayer.prototype.initialize.call(this, { ...options, tileSize: 512, bounds: whole, minZoom: -16 });
+        const own = { tileSize: 512, bounds: whole, minZoom: -16, updateWhenZooming: false };
+        L.GridLayer.prototype.initialize.call(this, { ...options, ...own });
         this.paint = paint;
         this.canvases = new Map();
         this.on("tileunload", event => this.canvases.delete(event.tile));
