@@ -69,7 +69,7 @@ show_images([overview], [f"{wsi_name}: a lymph node{' (synthetic)' if data.synth
 plt.show()
 
 # %% [markdown]
-# *What to see: a lymph node, about 2 mm long. Dark blue-purple is lymphocytes, each about 7 µm wide. Pink is connective
+# *What to see: a lymph node; a synthetic one is about 2 mm long. Dark blue-purple is lymphocytes, each about 7 µm wide. Pink is connective
 # tissue. White is glass. Somewhere in there is a metastasis: cells of a breast cancer that came with the lymph. On this slide it is a
 # large one. Where does it begin, and where does it end? You will know at the end.*
 #

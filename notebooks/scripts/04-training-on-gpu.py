@@ -505,7 +505,7 @@ for name, make in candidates.items():
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# *What to see: 18 validation slides cannot rank five models. Several rows reach the same AUC, "our ABMIL" and "torchmil ABMIL" are even
+# *What to see: so few validation slides cannot rank five models. Several rows reach the same AUC, "our ABMIL" and "torchmil ABMIL" are even
 # the same model from other first weights, and two seeds hide how much luck there is. A table like this, without intervals, says which
 # models can be trained at all, and no more. Notebook 5 shows what to do about it; `benchmarks/zoo.py` trains more models from more seeds.*
 #

@@ -218,11 +218,11 @@ plt.show()
 
 # %% [markdown]
 # *What to see: a point is one seed, the orange line their mean. If the points of two rows mix, do not claim that one is better. If
-# they do not mix, the seeds agree, but the luck of 44 slides is still there: all seeds share it. That takes the paired test below.*
+# they do not mix, the seeds agree, but the luck of these few slides is still there: all seeds share it. That takes the paired test below.*
 #
 # Look at max pooling. On these synthetic slides a single patch can give the tumour away, and that is all that max pooling
-# needs. It is a fact about how these slides are drawn, and no reason to expect the same of real ones. (Notebook 4 compared on 18
-# validation slides, which cannot rank models.) Why then build ABMIL? It does not have to be told whether one patch decides or
+# needs. It is a fact about how these slides are drawn, and no reason to expect the same of real ones. (Notebook 4 compared on a
+# few validation slides, which cannot rank models.) Why then build ABMIL? It does not have to be told whether one patch decides or
 # many: it learns the weights. Whether that pays is a question for your own validation slides.
 #
 # ### Is the difference real? A paired test
@@ -387,7 +387,7 @@ plt.show()
 # cross-validation, where epoch and threshold are picked on the fold that is scored, and 0.915 on a fifth of its own slides that were
 # kept apart (a vote of five models; not the official test set).
 #
-# > **Predict:** how large is the gap with 44 test slides: 0.00, 0.02 or 0.10?
+# > **Predict:** how large is the gap with so few test slides: 0.00, 0.02 or 0.10?
 
 # %%
 honest, tempting = [], []

@@ -313,7 +313,7 @@ if example:
 # *What to see: a coloured line below the grey one on the left, above it on the right, means that the score knows what the model
 # uses. Lines that lie on each other are drawn with different marks. Where they all jump to 1 at once, insertion does not tell them apart.*
 #
-# Read the deletion column against its last row. **Attention is hardly better than a random order there**, though its map looks so
+# Read the deletion column against its last row. On the synthetic slides **attention is hardly better than a random order there**, though its map looks so
 # convincing, and the scores that include the classifier's opinion are far better: attention says where the model looks, not
 # what it concludes. (This is one model on synthetic slides. Test your own.) A deletion curve may also **rise** again at its end. When the patches that the model looked at are gone, the softmax
 # hands all weight to what is left, such as empty glass, and on glass the model's opinion is untrained.
