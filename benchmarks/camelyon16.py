@@ -149,6 +149,15 @@ def table(runs: list[Run], encoder: str) -> str:
     return "\n".join([*lines, f"* the same features, {encoder}: the row to compare with"])
 
 
+def most() -> int:
+    """Most memory that this process has had, in bytes; 0 on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def made_up_root(root: Path, slides: int, patches: int) -> DataRoot:
     """A data root with the official names and splits, and noise for features, float16 as AEM's; test masks, too."""
     from fetched import DIM, MPP, SIDE, corners_of, write_mask
@@ -203,6 +212,7 @@ def main() -> None:
         made_up = args.made_up is not None
         data = made_up_root(Path(folder) / "root", args.made_up, args.patches) if made_up else open_data(args.data)
         encoder = args.encoder or data.encoder
+        at_start = most()
         start, lesions, runs = time.perf_counter(), lesions_of(data, encoder), []
         for seed in range(args.seeds):
             model, threshold, best = train(data, encoder, seed, args.epochs)
@@ -216,7 +226,8 @@ def main() -> None:
         print(table(runs, encoder))
         for note in cautions(data, encoder, args.epochs, made_up):
             print(f"NOT COMPARABLE: {note}")
-        print(f"{time.perf_counter() - start:.0f} s")
+        memory = f"{at_start / 1e9:.2f} GB before training, {most() / 1e9:.2f} GB at most"
+        print(f"{time.perf_counter() - start:.0f} s; memory {memory}")
 
 
 if __name__ == "__main__":

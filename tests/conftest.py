@@ -22,8 +22,9 @@ TUMOR = "tumor_003"
 def pytest_collection_modifyitems(items):
     """What is heavy, or needs the executed notebooks, is slow, too; one process runs all tests of a notebook."""
     for item in items:
-        if item.get_closest_marker("notebooks"):
-            item.add_marker(pytest.mark.xdist_group(item.callspec.params["stem"]))
+        if marked := item.get_closest_marker("notebooks"):
+            stem = marked.args[0] if marked.args else item.callspec.params["stem"]
+            item.add_marker(pytest.mark.xdist_group(stem))
         if item.get_closest_marker("heavy") or item.get_closest_marker("notebooks"):
             item.add_marker(pytest.mark.slow)
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from mil_tutorial.errors import DataError, Found, require, require_integer, require_number
+from mil_tutorial.hdf5 import new_array
 from mil_tutorial.slides.annotations import Annotation
 from mil_tutorial.slides.masks import factor_of, level_factors
 from mil_tutorial.slides.reading import open_slide
@@ -70,8 +71,9 @@ def lesions_from_annotation(tumor: ArrayLike, mpp: float = 0.243) -> Lesions | N
         for n, box in enumerate(ndimage.find_objects(labels), 1)
         if _major_axis(labels[box] == n) < ITC_LENGTH / (mpp * 2**LEVEL)
     )
-    least = np.min_scalar_type(int(labels.max()))  # a byte: a slide of 80 000 pixels has 6 million of them
-    return Lesions(labels.astype(least), frozenset(small))
+    kept = new_array(labels.shape, np.min_scalar_type(int(labels.max())))  # mostly a byte for each of 6 million pixels
+    kept[...] = labels
+    return Lesions(kept, frozenset(small))
 
 
 def _major_axis(mask: np.ndarray) -> float:

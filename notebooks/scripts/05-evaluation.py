@@ -298,7 +298,7 @@ plt.show()
 
 # %% [markdown]
 # *What to see: a point is one seed, the orange line their mean. If the points of two rows mix, do not claim that one is better. If
-# they do not mix, the seeds agree, but the luck of 44 slides is still there: all seeds share it. That takes the paired test below.*
+# they do not mix, the seeds agree, but the luck of these few slides is still there: all seeds share it. That takes the paired test below.*
 #
 # The knob says what these slides are like: the mean is worst, and everything that lets one patch decide is better. The lesions are
 # small, so the mean drowns them. **That is a property of the task, not of the mean.** Where the sign of a disease is all over the slide, the mean of
@@ -622,7 +622,7 @@ print(f"change from {change.min():+.3f} to {change.max():+.3f} (less is better)"
 # cross-validation, where epoch and threshold are picked on the fold that is scored, and 0.915 on a fifth of its own slides that were
 # kept apart (a vote of five models; not the official test set).
 #
-# > **Predict:** how large is the gap with 44 test slides: 0.00, 0.02 or 0.10?
+# > **Predict:** how large is the gap with so few test slides: 0.00, 0.02 or 0.10?
 
 # %%
 honest, tempting = [], []
