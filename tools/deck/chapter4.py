@@ -96,8 +96,8 @@ def by_heart() -> Slide:
         model = ABMIL(few[0]["X"].shape[1])
         histories.append(fit(model, make_loader(few, seed=0), make_loader(run.val), epochs=40, lr=lr, progress=False))
         curves(axis, histories[-1], f"16 slides, {word}", words=False)
-    axes[1].text(39, histories[1].train_loss[-1] + 0.05, "training", color=NORMAL, ha="right", va="bottom")
-    axes[1].text(39, histories[1].val_loss[-1] + 0.05, "validation", color=TUMOR, ha="right", va="bottom")
+    axes[1].text(12, histories[1].train_loss[11] - 0.08, "training", color=NORMAL, ha="right", va="top")
+    axes[1].text(12, histories[1].val_loss[11] + 0.08, "validation", color=TUMOR, va="bottom")
     rise = histories[0].val_loss[-1] - min(histories[0].val_loss)
     return Slide(
         claim(rise > 0.1 and histories[0].train_loss[-1] < 0.1, "Few slides and large steps: learnt by heart"),

@@ -25,6 +25,7 @@ def one_number() -> Slide:
     low, high = np.quantile(drawn, [0.025, 0.975])
     figure, (axis,) = panels(1)
     axis.hist(drawn, bins=np.arange(0.87, 1.005, 1 / n) - 0.5 / n, color=NORMAL, rwidth=0.85)
+    axis.set_ylim(0, axis.get_ylim()[1] * 1.2)
     axis.axvspan(low, high, color=TUMOR, alpha=0.15, zorder=0)
     axis.set(xlabel=f"accuracy on {n} slides, 5000 times", yticks=[])
     axis.text(
