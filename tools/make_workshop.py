@@ -3,7 +3,7 @@
 build/workshop/student/      stubs, hints and checks, no solutions
 build/workshop/solution/     every stub filled in, every check answers "Right."
 build/workshop/instructor/   the solutions, with notes, minutes and common mistakes
-build/workshop/slides/       a deck for each notebook, drawn by tools/deck from the package's data; opens without a network
+build/workshop/slides/       a deck for each notebook, drawn by tools/deck; opens without a network
 """
 
 from __future__ import annotations
