@@ -3,12 +3,14 @@
 build/workshop/student/      stubs, hints and checks, no solutions
 build/workshop/solution/     every stub filled in, every check answers "Right."
 build/workshop/instructor/   the solutions, with notes, minutes and common mistakes
+build/workshop/kit/          plans, e-mail, answers to every Predict, questionnaires (also as CSV), a script for a video
 build/workshop/slides/       a deck for each notebook, drawn by tools/deck; opens without a network
 """
 
 from __future__ import annotations
 
 import copy
+import csv
 import re
 import sys
 from importlib import import_module
@@ -155,6 +157,38 @@ def write_decks(folder: Path, names: list[str]) -> None:
             temporary.write_text(page.deck(slides, name), encoding="utf-8")
 
 
+def questions(text: str) -> list[dict[str, str]]:
+    """The questions of a questionnaire, for a form: number, question, kind, choices."""
+    rows = []
+    for number, question, kind in re.findall(r"(?m)^(\d+)\. (.+) \(([^()]+)\)$", text):
+        choices = [] if kind == "text" else [c.strip() for c in kind.split("|")]
+        rows.append(
+            {
+                "number": number,
+                "question": question,
+                "kind": "choice" if choices else "text",
+                "choices": ";".join(choices),
+            }
+        )
+    return rows
+
+
+def write_kit(folder: Path) -> None:
+    """The teacher's pages, and the questionnaires as tables for a form."""
+    for source in sorted((ROOT / "site" / "workshop").glob("*.md")):
+        text = source.read_text(encoding="utf-8")
+        with written_whole(folder / source.name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        if source.name.startswith("questions-"):
+            with (
+                written_whole(folder / f"{source.stem}.csv") as temporary,
+                temporary.open("w", newline="", encoding="utf-8") as file,
+            ):
+                writer = csv.DictWriter(file, ["number", "question", "kind", "choices"])
+                writer.writeheader()
+                writer.writerows(questions(text))
+
+
 def main(only: list[str]) -> int:
     """Write all versions, or those that are named."""
     sources = sorted(SOURCE.glob("0*.ipynb"))
@@ -165,6 +199,9 @@ def main(only: list[str]) -> int:
         for source in sources:
             nbformat.write(make(nbformat.read(source, as_version=4)), OUT / name / source.name)
         print(f"{OUT.relative_to(ROOT) / name}: {len(sources)} notebooks")
+    if not only or "kit" in only:
+        write_kit(OUT / "kit")
+        print(f"{OUT.relative_to(ROOT) / 'kit'}: the teacher's pages")
     if not only or "slides" in only:
         write_decks(OUT / "slides", [p.stem for p in sources])
         print(f"{OUT.relative_to(ROOT) / 'slides'}: {len(sources)} decks")
