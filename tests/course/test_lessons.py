@@ -123,7 +123,11 @@ def test_notebook_3_shows_who_keeps_the_assumption(executed):
     assert all(float(c[-4]) > 0.9 and float(c[-3]) < 0.5 for c in abmil[:2]), "splendid in training, wrong after it"
 
 
-@pytest.mark.notebooks("04-training-on-gpu")
-def test_notebooks_1_and_4_find_the_small_tumour(executed):
+@pytest.mark.notebooks("01-data-and-patch-labels")
+def test_notebook_1_shows_the_small_tumour(executed):
     assert "tumor_009" in executed("01-data-and-patch-labels")[0].result
+
+
+@pytest.mark.notebooks("04-training-on-gpu")
+def test_notebook_4_finds_the_small_tumour(executed):
     assert "which is tumour" in printed(executed("04-training-on-gpu")[1])
