@@ -102,12 +102,13 @@ def make_scores(disease, seed):
 
 
 # %%
-knob = np.geomspace(0.05, 20, 12)
+knob, means = np.geomspace(0.05, 20, 12), {}
 fig, ax = plt.subplots(figsize=(7, 3))
 for disease, color in [("one patch stands out", "#D55E00"), ("all patches a little changed", "#0072B2")]:
     made = [make_scores(disease, seed) for seed in range(20)]
     curves = np.array([[auc(y, lse(f, r)) for r in knob] for y, f in made])
-    ax.plot(knob, curves.mean(0), "o-", color=color, label=disease)
+    means[disease] = curves.mean(0)
+    ax.plot(knob, means[disease], "o-", color=color, label=disease)
     ax.fill_between(knob, *np.quantile(curves, [0.025, 0.975], axis=0), color=color, alpha=0.2)
     print(f"{disease}: AUC {curves[:, 0].mean():.2f} near the mean, {curves[:, -1].mean():.2f} near the maximum")
 ax.set(title="No end of the knob is always right", xscale="log", xlabel="knob r", ylabel="AUC", ylim=(0.4, 1.02))
@@ -117,6 +118,29 @@ plt.show()
 # %% [markdown]
 # *What to see: a line is the mean over 20 made-up data sets, the band holds 95 % of them. The orange disease wants the
 # maximum (right), the blue one wants the mean (left). A small metastasis is like the orange one.*
+#
+# **Move the knob.** On the left is one sick bag of the orange disease: how much does each of its 200 patches count?
+
+# %%
+from mil_tutorial import show_slider
+
+scores, pictures = make_scores("one patch stands out", seed=0)[1][1], []
+for r in knob:
+    weight = np.exp(r * scores) / np.exp(r * scores).sum()  # what moves LSE: its derivative by each score
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 2.6))
+    left.bar(range(20), np.sort(weight)[::-1][:20], color="#D55E00")
+    left.set(title="the 20 patches that count most", ylabel="weight", ylim=(0, 1), xticks=[])
+    for (disease, value), color in zip(means.items(), ["#D55E00", "#0072B2"]):
+        right.plot(knob, value, color=color, label=disease)
+    right.axvline(r, color="black", ls="--")
+    right.set(xscale="log", xlabel="knob r", ylabel="AUC", ylim=(0.4, 1.02))
+    right.legend(loc="lower center", fontsize=9)
+    pictures.append(fig)
+show_slider(pictures, [f"{r:.2f}" for r in knob], name="knob r", alt="Weights of the patches, and AUC by knob")
+
+# %% [markdown]
+# *What to see: at the left end all patches count the same, and the one that stands out is lost among 200. At the right end it
+# counts alone.*
 #
 # So the mean is no straw man. With features of a strong encoder, a mean and a small network have been reported to beat attention models on a
 # large pan-cancer task ([Li et al., 2025](https://arxiv.org/abs/2502.20823)), and a theory of this knob says when each end

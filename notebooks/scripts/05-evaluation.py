@@ -220,6 +220,34 @@ print(
 print("with 0.5: ", cost(clinic_y, clinic_prob, 0.5), " on 300 new slides:", cost(new_y, new_prob, 0.5))
 
 # %% [markdown]
+# **Move the threshold** on the clinic's slides. Two questions of a patient: *my slide was called tumour; how likely is it true?* That is the
+# **positive predictive value**. *It was called normal; how likely is that true?* The negative predictive value.
+
+# %%
+from mil_tutorial import show_slider
+
+pictures, choices = [], [0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+for t in choices:
+    table = np.array([[((clinic_prob > t) == c)[clinic_y == y].sum() for c in (0, 1)] for y in (0, 1)])
+    sick, healthy, called_sick, called_healthy = *table.sum(1)[::-1], *table.sum(0)[::-1]
+    fig, ax = plt.subplots(figsize=(6.4, 3.2))
+    ax.imshow(table / table.sum(1, keepdims=True), cmap="Blues", vmin=0, vmax=1.6)
+    for (y, c), count in np.ndenumerate(table):
+        ax.text(c, y, f"{count}", ha="center", va="center", fontsize=15)
+    ax.set(
+        xticks=[0, 1], yticks=[0, 1], xticklabels=["called normal", "called tumour"], yticklabels=["normal", "tumour"]
+    )
+    values = {"sensitivity": table[1, 1] / sick, "specificity": table[0, 0] / healthy}
+    values["positive predictive value"] = table[1, 1] / called_sick if called_sick else np.nan
+    values["negative predictive value"] = table[0, 0] / called_healthy if called_healthy else np.nan
+    fig.text(0.62, 0.35, "\n".join(f"{v:.2f} {name}" for name, v in values.items()), fontsize=11, linespacing=1.8)
+    pictures.append(fig)
+show_slider(pictures, choices, name="threshold", start=6, alt="Confusion matrix of 300 made-up slides")
+
+# %% [markdown]
+# *What to see: a lower threshold misses fewer tumours, and more healthy slides are called tumour. Sensitivity and the positive predictive
+# value pull in opposite directions. No threshold is best for everybody.*
+#
 # ## Compared with what?
 #
 # <!-- instructor, 6 min: Max pooling wins against ABMIL here. That is no accident of the notebook, and a good discussion. -->
@@ -592,6 +620,22 @@ plt.show()
 # %% [markdown]
 # *What to see: on the dashed line the stated probability is right. Left: where the model says 0.9, clearly fewer slides have tumour; where it says 0.1, clearly more. Right:
 # one number, found on other slides, puts all points on the line.*
+#
+# **Move the temperature**, on the same made-up slides:
+
+# %%
+pictures, choices = [], [0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6]
+for t in choices:
+    bins = reliability(made_y[1000:], scale_by_temperature(too_sure[1000:], t), bins=8)
+    fig, ax = plt.subplots(figsize=(4, 3.4))
+    ax.plot([0, 1], [0, 1], color="#999999", lw=1, ls="--")
+    ax.plot(bins["prob"], bins["frequency"], "o-", color="#0072B2")
+    ax.set(xlabel="predicted probability", ylabel="fraction with tumour", xlim=(0, 1), ylim=(0, 1))
+    pictures.append(fig)
+show_slider(pictures, choices, name="temperature", start=1, alt="Reliability plot")
+
+# %% [markdown]
+# *What to see: temperature 1 is the model as it is. Too high a temperature makes it too timid: the points turn past the line.*
 #
 # Now our own runs, with few slides. Each has its own validation slides, and so its own temperature:
 

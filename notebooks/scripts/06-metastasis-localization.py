@@ -124,7 +124,6 @@ print(f"tumour probability of {wsi_name}: {probability[wsi_name]:.2f}")
 # %% tags=["landing-guilty"]
 from mil_tutorial import scale_min_max
 
-normal_slides = [name for name, y in zip(test.names, test.Y) if y == 0]
 normal_name = min(normal_slides, key=probability.get)
 normal_patches, normal_canvas, normal_rows, normal_columns = draw_canvas(normal_name)
 normal_min_max = scale_min_max(attention[normal_name])
@@ -186,6 +185,45 @@ plt.show()
 # %% [markdown]
 # *What to see: orange speaks for tumour, purple against it. On the left a few patches push the answer up. On the right patches
 # push it down. The map can be read by colour-blind readers, and the bar says what a colour means.*
+#
+# **Move the scaling.** The same two slides as squares, five times the same model:
+
+# %%
+from mil_tutorial import show_slider
+
+
+def squares(ax, name, values, limits, cmap="Blues"):
+    """A slide's patches as coloured squares at their places."""
+    places = test_set.read_patches(name)
+    column, row = places.coords.T // places.geometry.step_level0
+    size = min(1.0, 40 / np.ptp(column), 40 / np.ptp(row)) * 130
+    ax.scatter(column, row, c=values, vmin=limits[0], vmax=limits[1], cmap=cmap, marker="s", s=size)
+    ax.set(aspect="equal", ylim=(row.max() + 1, row.min() - 1))
+    ax.axis("off")
+
+
+# %%
+both = {wsi_name: scores, normal_name: normal_scores}
+share = {name: s["attention x n"] for name, s in both.items()}
+scalings = {
+    "smallest to largest of each slide": ({n: scale_min_max(v) for n, v in share.items()}, (0, 1), "Blues"),
+    "rank in each slide": ({n: v.argsort().argsort() / len(v) for n, v in share.items()}, (0, 1), "Blues"),
+    "attention x n, dark from 3": (share, (0, 3), "Blues"),
+    "attention x n, dark from 10": (share, (0, 10), "Blues"),
+    "contribution, one scale": ({n: s["contribution"] for n, s in both.items()}, (-limit, limit), "PuOr_r"),
+}
+pictures = []
+for values, limits, cmap in scalings.values():
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3))
+    for ax, (name, title) in zip(axes, [(wsi_name, "tumour"), (normal_name, "normal")]):
+        squares(ax, name, values[name], limits, cmap)
+        ax.set_title(f"{name}: {title}")
+    pictures.append(fig)
+show_slider(pictures, list(scalings), name="scaling", alt="Maps of a tumour slide and a healthy slide")
+
+# %% [markdown]
+# *What to see: whatever is scaled within a slide is as dark on the healthy slide as on the sick one. Only a fixed scale can be compared,
+# and only the contribution says which way a patch pushes.*
 #
 # Which score tells best what the model used is not a matter of taste. It can be tested, and we test it after a first look at the truth.
 #
@@ -330,6 +368,27 @@ plt.show()
 # %% [markdown]
 # *What to see: left, a line that falls early knows what the model uses. Orange, attention, falls at first almost as fast as the best, and then **climbs back** to
 # where it began. Right, all coloured lines lie at 1: one good patch is enough, so insertion does not tell them apart here.*
+#
+# **Move the share.** One slide, patches taken away in the order of attention:
+
+# %%
+name = max(sure_slides, key=lambda n: (y_inst[n] == 1).sum())
+curve, order = curves["attention x n", name][0], np.argsort(-all_scores[name]["attention x n"])
+pictures, step = [], max(1, len(curve.share) // 12)
+for share_gone, prob in list(zip(curve.share, curve.prob))[::step]:
+    left_there = np.ones(len(order))
+    left_there[order[: round(share_gone * len(order))]] = 0
+    fig, (ax, line) = plt.subplots(1, 2, figsize=(9, 2.8))
+    squares(ax, name, left_there * (1 + (y_inst[name] == 1)), (0, 2), "Oranges")
+    ax.set_title(f"{name}: dark is tumour, white is gone")
+    line.plot(curve.share, curve.prob, color="#D55E00")
+    line.plot([share_gone], [prob], "o", color="black")
+    line.set(xlabel="share of patches gone", ylabel="tumour probability", ylim=(0, 1.02))
+    pictures.append(fig)
+show_slider(pictures, [f"{s:.0%}" for s in curve.share[::step]], name="patches gone", alt="A slide that loses patches")
+
+# %% [markdown]
+# *What to see: where the black dot is when the last dark square has gone, and where it goes after that.*
 #
 # This is the figure to remember, because one number would have misled us. By the whole curve, attention looks hardly better than a random order. By the first third it is clearly
 # better than that: **it finds the first patches that matter.** Why the climb? When those are gone, what is left is what attention cared least for, such as glass.
