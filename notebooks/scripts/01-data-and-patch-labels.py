@@ -340,7 +340,7 @@ my_minimum = None  # write a number from 0 to 1, or a formula
 def check_minimum(minimum):
     if minimum is None:
         return "Not yet: replace None by the least tissue share of a patch that is kept."
-    if not np.isscalar(minimum) or not 0 <= minimum <= 1:
+    if not isinstance(minimum, (int, float, np.number)) or not 0 <= minimum <= 1:
         return f"Not yet: found {minimum!r}, expected one number from 0 to 1."
     shares = np.array([tissue_share(x, y) for x, y in coords.tolist()])
     lost = int(((shares < minimum) & (labels.label == 1)).sum())

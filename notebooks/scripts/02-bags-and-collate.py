@@ -348,7 +348,10 @@ my_order = None  # write an order here
 def check_order(order):
     if order is None:
         return "Not yet: replace None by the numbers of the bags in your order."
-    order = np.asarray(order)
+    try:
+        order = np.asarray(order)
+    except ValueError:
+        return "Not yet: expected one list of numbers, found lists of different lengths."
     if sorted(order.ravel().tolist()) != list(range(len(large))):
         return f"Not yet: expected each number from 0 to {len(large) - 1} once; found {order.size} numbers."
     share = padding_of(order)

@@ -242,9 +242,13 @@ def check_settings(settings):
         return "Not yet: replace None by a dictionary of settings for train_on_few."
     if not isinstance(settings, dict) or "epochs" not in settings:
         return f"Not yet: found {settings!r}, expected a dictionary with epochs, such as dict(epochs=40, lr=1e-3)."
-    if settings["epochs"] > long:
-        return f"Not yet: {settings['epochs']} epochs, expected {long} at most."
-    reached, to_beat = min(train_on_few(**settings).val_loss), min(min(run.val_loss) for run in runs.values())
+    try:
+        if settings["epochs"] > long:
+            return f"Not yet: {settings['epochs']} epochs, expected {long} at most."
+        reached = min(train_on_few(**settings).val_loss)
+    except (TypeError, ValueError) as error:
+        return f"Not yet: with these settings fit stopped: {error}"
+    to_beat = min(min(run.val_loss) for run in runs.values())
     if reached >= to_beat:
         return f"Not yet: your best validation loss is {reached:.3f}, the number to beat is {to_beat:.3f}."
     return "Right."
