@@ -713,27 +713,27 @@ plt.show()
 #
 # <!-- instructor, 8 min: Give them three free minutes with the viewer. It is what they will remember. -->
 #
-# Pan with the mouse, zoom with the wheel: the three pictures move together. Hover over a patch for its place and score.
+# Drag to move, click on the slide, then turn the wheel to zoom. Hover over a patch for its place and scores; click on it to go
+# there. In this frame the finest pixels have 1 µm, so that the notebook stays small.
 
 # %%
 from mil_tutorial import view_heatmap
 
-view_heatmap(
-    open_slide(data.slide_path(wsi_name)), patches.coords, side, scores, labels=y_inst[wsi_name], title=wsi_name
-)
+slide, truth_of = data.slide_path(wsi_name), y_inst[wsi_name]
+view_heatmap(slide, patches.coords, side, scores, truth_of, title=wsi_name, finest_mpp=1.0)
 
 # %% [markdown]
-# The same as one file that opens without a network, and the patches for [QuPath](https://qupath.github.io): drag the GeoJSON
-# onto the slide there.
+# The same down to the cells, as a page that a double click opens, without a network. Its tiles lie in a folder beside it: move or
+# send both together. The GeoJSON file is for [QuPath](https://qupath.github.io): drag it onto the slide there.
 
 # %%
 from pathlib import Path
 
 from mil_tutorial import write_geojson
 
-out, truth_of = Path("outputs"), y_inst[wsi_name]
-page = {"title": wsi_name, "html": out / f"{wsi_name}.html"}
-view_heatmap(data.slide_path(wsi_name), patches.coords, side, scores, truth_of, **page)
+out = Path("outputs")
+page = {"title": wsi_name, "html": out / f"{wsi_name}.html", "one_file": False}
+view_heatmap(slide, patches.coords, side, scores, truth_of, **page)
 hot = ("attention x n", 3.0)  # patches with more than three fair shares
 write_geojson(out / f"{wsi_name}.geojson", patches.coords, side, scores, labels=truth_of, regions=hot)
 print(sorted(p.name for p in out.iterdir()))
