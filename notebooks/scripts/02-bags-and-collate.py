@@ -52,7 +52,7 @@ import torch
 
 rng = np.random.default_rng(0)
 fig, axes = plt.subplots(1, 2, figsize=(9, 2.6))
-for ax, n_positive, title in zip(axes, [0, 2], ["Y = 0: no instance is positive", "Y = 1: two of them are"]):
+for ax, n_positive, title in zip(axes, [0, 2], ["Y = 0: no instance is positive", "Y = 1: at least one is"]):
     x, y = rng.uniform(0, 10, (2, 24))
     color = ["#D55E00"] * n_positive + ["#0072B2"] * (24 - n_positive)
     ax.scatter(x, y, s=160, c=color, marker="s")
@@ -62,8 +62,8 @@ for ax, n_positive, title in zip(axes, [0, 2], ["Y = 0: no instance is positive"
 plt.show()
 
 # %% [markdown]
-# *What to see: each frame is a bag, each square an instance. The model is told the sentence above the frame. It is not told
-# the colours.*
+# *What to see: each frame is a bag, each square an instance. The model is told what stands above the frame. It is not told the
+# colours, nor how many are orange.*
 #
 # ## Build one bag by hand
 #
@@ -171,9 +171,10 @@ print("features, coordinates, labels and adjacency are equal")
 #
 # <!-- instructor, 5 min: Ask for other leaks: same hospital, same day of staining, consecutive cuts of one node. -->
 #
-# A fifth of the training slides becomes the **validation** set. It chooses the best epoch and the threshold. The **test**
-# set is not touched before notebook 5, and chooses nothing there. Whole *slides* are drawn, never patches: two patches of one slide look
-# alike, and a model could recognise the slide in place of the tumour. `stratify` keeps the share of tumour slides equal on both sides.
+# A fifth of the training slides becomes the **validation** set. It chooses the best epoch and the threshold: both come in
+# notebooks 4 and 5. The **test** set is not touched before notebook 5, and chooses nothing there. Whole *slides* are drawn, never
+# patches: two patches of one slide look alike, and a model could recognise the slide in place of the tumour. `stratify` keeps the
+# share of tumour slides equal on both sides.
 
 # %%
 from sklearn.model_selection import train_test_split
@@ -190,14 +191,16 @@ assert not set(train_set.get_bag_names()) & set(val_set.get_bag_names())
 #
 # <!-- instructor, 5 min: The commonest real leak. Ask who knows how many slides a patient has in their own data. -->
 #
-# Here each slide is from a patient of its own. In a hospital it is not so: CAMELYON17 has five slides of each patient. Two
-# slides of one patient share the tissue, the staining and the day. If one is in training and the other in validation, the model can recognise
-# the **patient**.
+# Here each synthetic slide counts as a patient of its own. In a hospital it is not so: CAMELYON17 has five slides of each
+# patient. Two slides of one patient share the tissue, the staining and the day. If one is in training and the other in
+# validation, the model can recognise the **patient**.
 #
-# How bad is it? A made-up study: 60 patients with 5 slides each. The features of a slide hold the patient's signature, and **nothing about the
-# disease**: labels of patients are drawn at random. An honest AUC is 0.5.
+# How bad is it? A made-up study: 60 patients with 5 slides each. The features of a slide tell who the patient is, and **nothing
+# about the disease**: the labels of the patients are drawn at random. We measure the **AUC**: of all pairs of a sick and a
+# healthy slide, the share in which the sick one gets the higher score. A perfect model has 1, a coin 0.5. Here an honest AUC is
+# 0.5.
 #
-# > **Predict:** what will the AUC be when slides are drawn, whoever they are from?
+# > **Predict:** what will the AUC be if we draw slides at random and do not ask whose they are?
 
 # %%
 from sklearn.linear_model import LogisticRegression
@@ -231,12 +234,13 @@ for title, aucs in [("slides drawn", by_slide), ("patients drawn", by_patient)]:
     print(f"{title:15s} AUC {np.mean(aucs):.2f}, 95 % of 20 studies between {low:.2f} and {high:.2f}")
 
 # %% [markdown]
-# The first line looks like a discovery. It is a leak: nothing can be learnt from these features. The second holds 0.5, as it should.
+# The first line looks like a discovery. It is a leak: nothing can be learnt from these features. The interval of the second
+# contains 0.5, as it should.
 #
-# The remedy is one column. If `wsi_labels.csv` has a column **`case_id`** that names the patient of each slide, then `split_bags`,
-# `mil-tutorial train` and `mil-tutorial repeat` keep all slides of a patient on one side, and `mil-tutorial check` names a
-# patient who is on both. `mil-tutorial split <data root>` writes `train.csv` and `test.csv` so. A patient counts as sick if one of their
-# slides is; that is what is stratified.
+# The remedy is one column. If `wsi_labels.csv` has a column **`case_id`** that names the patient of each slide, then
+# `split_bags`, `mil-tutorial train` and `mil-tutorial repeat` keep all slides of a patient on one side, and `mil-tutorial check`
+# names a patient who is on both. `mil-tutorial split <data root>` writes `train.csv` and `test.csv` by the same rule. A patient
+# counts as sick if one of their slides is, and the share of sick patients is kept equal on both sides.
 
 # %%
 from mil_tutorial import split_bags
@@ -250,9 +254,12 @@ print(f"{len(set(dataset.get_bag_cases()))} patients with {len(dataset)} slides;
 #
 # <!-- instructor, 8 min: Ask for a guess before the plot: how much of a padded batch of 32 is padding? Most say too little. -->
 #
-# A tensor is a box with straight sides. Bags are not. There are two ways out. Predict first: which one wastes memory?
+# A tensor is a box with straight sides. Bags are not. There are two ways out: fill up the small bags (**padding**), or lay all
+# bags in one long row (**packing**).
 #
-# **Padding** fills small bags with zeros up to the size of the largest. A **mask** remembers which rows are real. By hand:
+# > **Predict:** 32 bags of 2 000 to 10 000 patches are padded. How much of the memory is filled with nothing?
+#
+# Padding fills small bags with zeros up to the size of the largest. A **mask** remembers which rows are real. By hand:
 
 # %%
 bags = [train_set[i] for i in range(4)]
@@ -275,7 +282,7 @@ for key in batch.keys():
 assert torch.equal(batch["X"], X_padded) and torch.equal(batch["mask"], mask)
 
 # %% [markdown]
-# **Packing** lays the bags one behind the other and remembers where each begins, in `offsets`. Nothing is wasted.
+# Packing lays the bags one behind the other and remembers where each begins, in `offsets`. Nothing is wasted.
 
 # %%
 from mil_tutorial import collate_packed
@@ -312,21 +319,23 @@ draw_batch(
 )
 axes[1].plot(batch_sizes, padded_memory, "o-", label="padded")
 axes[1].plot(batch_sizes, packed_memory, "o-", label="packed")
-axes[1].set(title=f"Bags of real size: with 32 at once, {waste:.0%} is padding", xlabel="bags in a batch", ylabel="GB")
+axes[1].set(title=f"Made-up bags of real size: with 32 at once, {waste:.0%} is padding", xlabel="bags in a batch", ylabel="GB")
 axes[1].legend()
 plt.show()
 
 # %% [markdown]
-# *What to see: grey is padding: memory and time for nothing. On the right the two lines part: the more bags in a batch, the
-# larger its largest one, and all others are filled up to it. Many people therefore train with one bag at a time, or packed.*
+# *What to see: grey is padding: memory and time for nothing. On the right, bags with made-up sizes like those of real slides: the
+# two lines part. The more bags in a batch, the larger its largest one, and all others are filled up to it. So many people train
+# with one bag at a time, or with packed bags.*
 
 # %% [markdown]
 # ### Exercise 1 (★): beat that number
 #
 # <!-- instructor, 4 min: Then ask for the price: batches of equal sizes always hold the same slides together. -->
 #
-# The 400 large bags are put into batches of 32, in the order in which they come. The next cell prints how much is padding. **Change their order** so
-# that **less than 5 %** is. `large` holds the sizes; give the numbers of the bags, 0 to 399, each once, in your order.
+# The 400 large bags are put into batches of 32, in the order in which they come. The next cell prints how much of that is
+# padding. **Find a better order**, with **less than 5 %** of padding. `large` holds the sizes of the bags. Give the numbers of
+# the bags, 0 to 399, each once, in your order.
 #
 # <details><summary>Hint</summary>A batch wastes little when its bags are alike. <code>np.argsort</code> gives an order.</details>
 
@@ -369,7 +378,7 @@ assert check_order(my_order) == "Right.", check_order(my_order)
 print(f"{padding_of(my_order):.1%} is padding")
 
 # %% [markdown]
-# The price: bags of equal size are then always together, and the order of training is no longer random.
+# This has a price: bags of the same size are then always together, and the order of training is no longer random.
 #
 # ## Loaders
 #
@@ -388,7 +397,8 @@ print("labels of the first batch:", batch["Y"].tolist())
 print("real patches of each bag: ", batch["mask"].sum(1).tolist())
 
 # %% [markdown]
-# Bags and loader are built by hand this once. From notebook 3 on, `data.bags("train")` is the dataset above and `make_loader` the loader:
+# Bags and loader are built by hand this once. From notebook 3 on, `data.bags("train")` is the dataset above and `make_loader` the
+# loader:
 
 # %%
 from mil_tutorial import make_loader
@@ -402,9 +412,9 @@ print("the package gives the same first batch")
 #
 # <!-- instructor, 3 min: Skip in the three-hour plan. -->
 #
-# TRIDENT stores each patch in a piece of its own. Reading a bag of 6 000 patches means 6 000 small reads. `pack` copies all
-# bags into **one file**, one behind the other, and **maps** it: the operating system fetches a page when a number in it is
-# first used, and all processes share it. Nothing is loaded before it is needed.
+# TRIDENT stores each patch in a piece of its own. Reading a bag of 6 000 patches means 6 000 small reads. `pack` copies all bags
+# into **one file**, one behind the other, and **maps** it: the operating system reads a part of the file when a number in it is
+# first used, and all processes share that part. Nothing is loaded before it is needed.
 
 # %%
 import time
@@ -438,8 +448,8 @@ if data.synthetic:  # on your own data this writes a file as large as the featur
 #
 # <!-- instructor, 2 min: Same numbers, other library. Nothing in the course depends on ours. -->
 #
-# torchmil's classes read the same files. They keep all bags in memory, and `Y` has the shape (B, 1) there, while torchmil's
-# own models want (B,). Values are equal:
+# torchmil's classes read the same files. They keep all bags in memory. Their `Y` has the shape (B, 1), although torchmil's own
+# models want (B,). The values are equal:
 
 # %%
 from torchmil.data import collate_fn as their_collate
@@ -533,15 +543,16 @@ assert check_unpack(unpack) == "Right.", check_unpack(unpack)
 print("four bags out, as four went in")
 
 # %% [markdown]
-# **Exercise 3 (★★★). A published leak.** CAMELYON+ ([Scientific Data 2025](https://doi.org/10.1038/s41597-025-05586-5)) cleaned CAMELYON16 and 17
-# and compared many MIL models by cross-validation. CAMELYON17 has five slides of each patient. A reader
-# [reports](https://github.com/lingxitong/MIL_BASELINE/issues/46) (June 2026, no answer yet when we looked): the paper promises that slides **of the
-# same label** of one patient are never on both sides, but in the first published fold 114 pairs of patient and label are. The script that makes such
-# folds calls scikit-learn's `StratifiedKFold` on slides, which knows of no patients.
+# **Exercise 3 (★★★). A leak that a reader reports.** CAMELYON+ ([Scientific Data
+# 2025](https://doi.org/10.1038/s41597-025-05586-5)) cleaned CAMELYON16 and 17 and compared many MIL models by cross-validation.
+# The paper promises a rule: slides of one patient that have **the same label** are never on both sides. A reader
+# [reports](https://github.com/lingxitong/MIL_BASELINE/issues/46) that the first published fold breaks it, for 114 pairs of
+# patient and label. (That was in June 2026; there was no answer yet when we looked.) The script for such folds calls
+# scikit-learn's `StratifiedKFold` on slides. It knows nothing about patients.
 #
-# Would the promised rule be enough? No: a healthy and a sick slide of one patient may still be on two sides. Write the split that cannot leak:
-# `split_patients(patients, n_val, seed)`. `patients` holds one name for each slide. Put `n_val` patients, drawn at random, with all their slides into the
-# validation set. Return two lists of slide numbers.
+# Would the promised rule be enough? No: a healthy and a sick slide of one patient may still be on different sides. Write the
+# split that cannot leak in this way: `split_patients(patients, n_val, seed)`. `patients` holds one name for each slide. Put
+# `n_val` patients, drawn at random, with all their slides into the validation set. Return two lists of slide numbers.
 #
 # <details><summary>Hint</summary>Draw patients, not slides: <code>np.random.default_rng(seed).permutation(sorted(set(patients)))</code>. Then ask of each slide whether its patient was drawn.</details>
 
