@@ -1,4 +1,7 @@
-"""Build notebooks/*.ipynb from notebooks/scripts/*.py with jupytext, without outputs. `--check` only compares."""
+"""Build notebooks/*.ipynb from notebooks/scripts/*.py with jupytext, without outputs. `--check` only compares.
+
+A line `{quiz}` in a script becomes the notebook's quiz, from `mil_tutorial/exercises/texts`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+
+from mil_tutorial.exercises.quizzes import quiz_markdown
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
@@ -22,6 +27,8 @@ def build(script: Path) -> str:
         cell["id"] = f"cell-{number:03d}"  # nbformat's own ids are random
         tags = cell.metadata.get("tags", [])
         cell["metadata"] = {"tags": tags} if tags else {}
+        if cell.cell_type == "markdown" and "{quiz}" in cell.source:
+            cell["source"] = cell.source.replace("{quiz}", quiz_markdown(int(script.name[:2])))
         if "solution" in tags:  # closed until the learner opens it, in JupyterLab and on Colab
             cell["metadata"].update({"jupyter": {"source_hidden": True}, "cellView": "form"})
     notebook.nbformat, notebook.nbformat_minor = 4, 5

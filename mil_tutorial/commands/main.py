@@ -30,6 +30,7 @@ COMMANDS = {
     "repeat": "Train folds x seeds x models on the training slides and compare them; test slides are not touched.",
     "evaluate": "Score a checkpoint on the test slides.",
     "localize": "Write detections, GeoJSON for QuPath and viewers of test slides.",
+    "progress": "Show which exercises and quizzes you have solved on this computer; with a name, write a certificate.",
 }
 
 
