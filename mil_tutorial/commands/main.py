@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "Score a checkpoint on the test slides.",
     "localize": "Write detections, GeoJSON for QuPath and viewers of test slides.",
     "progress": "Show which exercises and quizzes you have solved on this computer; with a name, write a certificate.",
+    "grade": "Run the answers in returned notebooks and write a table of exercises and learners. It runs their code.",
 }
 
 

@@ -12,7 +12,9 @@ from mil_tutorial.exercises.words import texts
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("--name", help="your name: write a certificate")
-    parser.add_argument("--out", default="certificate.svg", help="the certificate; browsers open it and print it to PDF")
+    parser.add_argument(
+        "--out", default="certificate.svg", help="the certificate; browsers open it and print it to PDF"
+    )
     parser.add_argument("--delete", action="store_true", help="forget everything: delete the file")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from mil_tutorial.exercises import progress
 from mil_tutorial.exercises.words import say, texts
 
+PACKAGE = str(Path(__file__).resolve().parents[1])
 LONGEST = 90  # letters of a learner's value that a sentence repeats
 
 
@@ -177,8 +179,8 @@ class Exercise:
         text = " ".join(str(error).split())
         what = f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
         where, frames = "", traceback.extract_tb(error.__traceback__)
-        # The last line that is the learner's own: after `run`, and in no installed package.
-        own = [f for f in frames[1:] if "site-packages" not in f.filename and "mil_tutorial" not in f.filename]
+        # The last line that is the learner's own: neither ours nor an installed package's.
+        own = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(PACKAGE)]
         if own and own[-1].line:
             where = say("stopped_where", line=own[-1].lineno, code=own[-1].line[:LONGEST])
         return say("stopped", what=what.rstrip("."), where=where, hint=self._texts()["hint"])

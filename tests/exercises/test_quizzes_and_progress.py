@@ -173,7 +173,9 @@ def test_exercises_that_the_course_has_no_more_do_not_count(file):
 # The certificate
 
 
-@pytest.mark.parametrize("name", ["Ada Lovelace", "<script>alert(1)</script> & \"co\" 'x'", "李小龙 " * 12, "O\x00\x1b[31m'Neil"])
+@pytest.mark.parametrize(
+    "name", ["Ada Lovelace", "<script>alert(1)</script> & \"co\" 'x'", "李小龙 " * 12, "O\x00\x1b[31m'Neil"]
+)
 def test_a_name_is_only_ever_a_name(file, tmp_path, name):
     progress.remember_check("1.patches_above", True)
     path = certificate.write_certificate(tmp_path / "certificate.svg", name)
