@@ -76,6 +76,8 @@ from .sources.camelyon16 import camelyon16_slides as camelyon16_slides
 from .style import use_style as use_style
 from .training.checkpoint import History as History
 from .training.fit import fit as fit
+from .training.patients import folds_by_patient as folds_by_patient
+from .training.patients import split_by_patient as split_by_patient
 from .training.predict import Predictions as Predictions
 from .training.predict import predict as predict
 from .training.recipe import balanced_sampler as balanced_sampler

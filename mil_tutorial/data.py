@@ -109,17 +109,33 @@ class DataRoot:
 
     @property
     def example(self) -> str:
-        """The test slide with the most tumour patches: the one that the course shows.
+        """The test slide with the most tumour patches: the one that notebook 6 shows.
 
         Raises:
             DataError: no test slide has patch labels.
         """
-        folder, test = self.trident_dir / "patch_labels", self.split("test")
-        tumor = test.loc[test["wsi_label"] == 1, "wsi_name"]
-        labels = {n: read_patch_labels(p) for n in tumor if (p := folder / f"{n}.h5").is_file()}
-        if not labels:
-            raise DataError(f"{folder}: no patch labels of a test slide with tumour. Run `mil-tutorial labels` first.")
-        return max(labels, key=lambda name: int((labels[name] == 1).sum()))
+        counts = self._tumor_patches("test")
+        return max(counts, key=lambda name: counts[name])
+
+    @property
+    def small_example(self) -> str:
+        """A training slide with a small tumour, the fewest patches but at least four: the one that one has to look for.
+
+        Raises:
+            DataError: no training slide has patch labels.
+        """
+        counts = self._tumor_patches("train")
+        return min(counts, key=lambda name: (counts[name] < 4, abs(counts[name] - 4)))
+
+    def _tumor_patches(self, which: str) -> dict[str, int]:
+        """How many patches of each tumour slide of a split are tumour, where that is known."""
+        folder, table = self.trident_dir / "patch_labels", self.split(which)
+        tumor = table.loc[table["wsi_label"] == 1, "wsi_name"]
+        counts = {n: int((read_patch_labels(p) == 1).sum()) for n in tumor if (p := folder / f"{n}.h5").is_file()}
+        if not counts:
+            slide = f"a {'test' if which == 'test' else 'training'} slide with tumour"
+            raise DataError(f"{folder}: no patch labels of {slide}. Run `mil-tutorial labels` first.")
+        return counts
 
     def inputs(self, encoder: str, which: str) -> list[Path]:
         """The files that a result on the split `which` rests on: labels, split, and the features of its slides."""

@@ -10,6 +10,8 @@ import pandas as pd
 from mil_tutorial.errors import DataError
 from mil_tutorial.geometry import is_objective_mpp
 
+CASE = "case_id"  # the column that says whose slide it is
+
 # File endings that a slide's name may carry in a table.
 ENDINGS = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".dcm", ".svslide", ".h5")
 
@@ -24,10 +26,12 @@ def read_label_table(
         name_column, label_column: its columns; names may carry the slide's file ending.
 
     Returns:
-        DataFrame with columns wsi_name (no file ending) and wsi_label (0 or 1).
+        DataFrame with columns wsi_name (no file ending) and wsi_label (0 or 1), and case_id, the patient, where the
+            file has that column.
 
     Raises:
-        DataError: no such file, a column is missing, a label is not 0 or 1, or a slide has two different labels.
+        DataError: no such file, a column is missing, a label is not 0 or 1, a slide has two different labels or
+            patients, or some slides have a patient and others none.
     """
     table = _read_table(path, "label file", name_column, label_column)
     labels = pd.to_numeric(table[label_column], errors="coerce")
@@ -37,8 +41,17 @@ def read_label_table(
             f"{path}: slide {bad[name_column].iloc[0]} has the label {bad[label_column].iloc[0]},"
             " expected 0 (normal) or 1 (tumour). Correct the file."
         )
-    clean = pd.DataFrame({"wsi_name": table[name_column], "wsi_label": labels.astype(int)}).drop_duplicates()
-    _refuse_doubles(path, clean["wsi_name"], "labels")
+    clean = pd.DataFrame({"wsi_name": table[name_column], "wsi_label": labels.astype(int)})
+    if CASE in table:
+        clean[CASE] = table[CASE]
+        if (alone := clean.loc[clean[CASE].isna(), "wsi_name"]).size:
+            raise DataError(
+                f"{path}: slide {alone.iloc[0]} has no {CASE}, others have one. Name the patient of each slide,"
+                " or delete the column."
+            )
+    clean = clean.drop_duplicates()
+    _refuse_doubles(path, clean[["wsi_name", "wsi_label"]].drop_duplicates()["wsi_name"], "labels")
+    _refuse_doubles(path, clean["wsi_name"], "patients")
     return clean.reset_index(drop=True)
 
 
@@ -70,7 +83,7 @@ def _read_table(path: str | os.PathLike[str], what: str, name_column: str, value
     if not Path(path).is_file():
         raise DataError(f"{path}: there is no such {what}. {expected}")
     try:
-        table = pd.read_csv(path, dtype={name_column: str})
+        table = pd.read_csv(path, dtype={name_column: str, CASE: str})
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is not a readable CSV ({error!s:.160}). {expected}") from error
     missing = [c for c in (name_column, value_column) if c not in table]

@@ -21,7 +21,7 @@ from mil_tutorial.bags.packed import PackedFeatures, list_features, pack, packed
 from mil_tutorial.errors import DataError, require, require_integer, require_number
 from mil_tutorial.geometry import grid_cells, grid_places
 from mil_tutorial.hdf5 import count_bad
-from mil_tutorial.tables import read_label_table
+from mil_tutorial.tables import CASE, read_label_table
 from mil_tutorial.trident import Patches, match_rows, read_features, read_patch_labels, read_patches
 
 KEYS = ("X", "Y", "y_inst", "adj", "coords")
@@ -132,6 +132,7 @@ class TridentWSIDataset(Dataset):
         self.adj_with_dist, self.norm_adj = adj_with_dist, norm_adj
         table = read_label_table(labels_path, name_column=wsi_name_col, label_column=wsi_label_col)
         self._label = dict(zip(table["wsi_name"], table["wsi_label"], strict=True))
+        self._case = dict(zip(table["wsi_name"], table.get(CASE, table["wsi_name"]), strict=True))
         self.bag_names = self._find_slides(wsi_names)
         self.store = self._open_store(feature_extractor, packed)
         # Subsets share what follows.
@@ -196,6 +197,10 @@ class TridentWSIDataset(Dataset):
         """Labels of the slides, in the order of the bags. No feature file is opened."""
         return [self._label[name] for name in self.bag_names]
 
+    def get_bag_cases(self) -> list[str]:
+        """The patient of each bag, from the column case_id; without it each slide is a patient of its own."""
+        return [self._case[name] for name in self.bag_names]
+
     def subset(self, indices: Iterable[int]) -> TridentWSIDataset:
         """The same dataset with these bags only, in this order. It shares what the whole dataset keeps in memory.
 
@@ -247,7 +252,6 @@ class TridentWSIDataset(Dataset):
         return features, (coords, slide.step_level0)
 
     def _build_bag(self, name: str) -> TensorDict:
-        keys = set(self.bag_keys)
         keys = set(self.bag_keys)
         with torch.inference_mode(False):  # what is kept may be trained on later
             X, corners = self._rows(name)

@@ -30,7 +30,7 @@ from mil_tutorial.data import DataRoot
 from mil_tutorial.errors import DataError
 from mil_tutorial.slides.reading import SLIDE_SUFFIXES
 from mil_tutorial.sources.camelyon16 import REMOVED, camelyon16_slides
-from mil_tutorial.tables import read_label_table
+from mil_tutorial.tables import CASE, read_label_table
 
 FilesByKind = Mapping[Kind, Mapping[str, Path]]
 
@@ -63,6 +63,7 @@ def check_tables(data: DataRoot, findings: Findings) -> Tables:
         findings.error(
             LABELS, slide, f"{data.root}: slide {slide} is in train.csv and in test.csv. Keep it in one of them."
         )
+    _compare_patients(data, splits, findings)
     for which, split in splits.items():
         _compare_labels(data, which, split, labels, findings)
     for slide in sorted(set(labels) - set().union(*splits.values()) if splits else ()):
@@ -71,6 +72,23 @@ def check_tables(data: DataRoot, findings: Findings) -> Tables:
         for slide in sorted(set(labels) & set(REMOVED)):
             findings.note(LABELS, slide, f"{data.root}: CAMELYON16's {slide} {REMOVED[slide]}. Leave it out.")
     return Tables({**splits.get("train", {}), **splits.get("test", {}), **labels}, splits)
+
+
+def _compare_patients(data: DataRoot, splits: Mapping[str, Mapping[str, int]], findings: Findings) -> None:
+    """No patient may be on both sides of the split."""
+    try:
+        table = read_label_table(data.root / "wsi_labels.csv")
+    except DataError:
+        return  # told already
+    if CASE not in table:
+        return
+    case = dict(zip(table["wsi_name"], table[CASE], strict=True))
+    sides = [{case[slide]: slide for slide in splits.get(which, ()) if slide in case} for which in ("train", "test")]
+    for patient in sorted(sides[0].keys() & sides[1].keys()):
+        found = f"patient {patient} has slides on both sides of the split, such as"
+        slides = f"{sides[0][patient]} in train.csv and {sides[1][patient]} in test.csv"
+        remedy = "The test would measure memory. Run `mil-tutorial split`."
+        findings.error(LABELS, sides[1][patient], f"{data.root}: {found} {slides}. {remedy}")
 
 
 def _read_table(data: DataRoot, name: str, findings: Findings) -> dict[str, int] | None:

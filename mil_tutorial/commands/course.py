@@ -45,7 +45,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument("--data", help="your own data root instead of the synthetic slides")
     parser.add_argument("--out", default="build/notebooks", help="folder of the executed copies")
-    parser.add_argument("--only", help="only notebooks whose name begins so, such as 03")
+    parser.add_argument("--only", help="only notebooks whose name begins so, such as 03, appendix or mil-in-one-hour")
     parser.add_argument("--jobs", type=int, help="notebooks at a time; two where there are two processors and 4 GB")
 
 
@@ -184,6 +184,7 @@ def _notebooks(only: str | None) -> list[Path]:
     paths = sorted(notebook_folder().glob("0*.ipynb"))
     if only is None:
         return paths
+    paths = sorted(notebook_folder().glob("*.ipynb"))  # the appendix and the one-hour notebook, too, when asked for
     chosen = [p for p in paths if only and p.stem.startswith(only)]
     require(bool(chosen), "only", only, f"the beginning of one of {', '.join(p.stem for p in paths)}")
     return chosen

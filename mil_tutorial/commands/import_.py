@@ -121,8 +121,8 @@ def _put_labels(labels: Path, root: Path, found: list[SharedSlide]) -> None:
         )
     target = root / "wsi_labels.csv"
     if target.exists():
-        there = dict(read_label_table(target).itertuples(index=False, name=None))
-        if there != dict(table.itertuples(index=False, name=None)):
+        there = read_label_table(target)
+        if set(there.itertuples(index=False, name=None)) != set(table.itertuples(index=False, name=None)):
             raise DataError(f"{target}: is there with other labels. Move it away, or leave labels out.")
         return
     with written_whole(target) as temporary:

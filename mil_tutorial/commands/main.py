@@ -24,6 +24,7 @@ COMMANDS = {
     "labels": "Patch labels from tumour masks or annotations.",
     "camelyon16": "Write wsi_labels.csv, train.csv and test.csv of the real CAMELYON16 into a data root.",
     "import": "Bring features that others share, as CLAM's folders or .npy files, into TRIDENT's layout.",
+    "split": "Divide the slides into train.csv and test.csv, by patient and stratified.",
     "check": "Say what is missing in a data root or does not fit. Exit code 1 if it would spoil training.",
     "pack": "Pack a feature folder into one memory-mapped store, from which bags are read many times faster.",
     "train": "Train ABMIL on the training slides.",

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
 
 from mil_tutorial.bags.collate import make_loader
 from mil_tutorial.commands.common import SCHEDULER, add_data_options, asked, open_root
@@ -27,6 +26,7 @@ from mil_tutorial.errors import DataError, require, require_integer, require_num
 from mil_tutorial.files import digest, read_json, write_json, written_whole
 from mil_tutorial.models import ABMIL, MaxPool, MeanPool, MILPool
 from mil_tutorial.training.fit import fit
+from mil_tutorial.training.patients import cases_of, folds_by_patient
 from mil_tutorial.training.predict import predict
 from mil_tutorial.training.recipe import EPOCHS, LEARNING_RATE, split_bags
 
@@ -99,7 +99,7 @@ def repeat(
         encoder: name of the features.
         out: folder of the results.
         models: some of ABMIL, gated ABMIL, mean pooling, max pooling.
-        folds, seeds: each seed makes its own folds, stratified by label.
+        folds, seeds: each seed makes its own folds, stratified by label; a patient's slides are in one fold.
         epochs, lr: see `fit`.
         scheduler: of Dask, see `run_tasks`; None works here.
         trident_run: name of the TRIDENT run folder, where the root holds several.
@@ -179,10 +179,10 @@ def train_once(root: str | None, trident_run: str | None, settings: dict[str, An
         return read_result(path, settings)
     data, seed = open_data(root, run=trident_run), settings["seed"]
     bags = data.bags("train", encoder=settings["encoder"])
-    labels = np.array(bags.get_bag_labels())
+    labels = bags.get_bag_labels()
     try:
-        folds = StratifiedKFold(settings["folds"], shuffle=True, random_state=seed).split(labels, labels)
-        kept, scored = list(folds)[settings["fold"]]
+        folds = folds_by_patient(labels, cases_of(bags), folds=settings["folds"], seed=seed)
+        kept, scored = folds[settings["fold"]]
     except ValueError as error:
         raise DataError(
             f"{data.root / 'train.csv'}: {len(labels)} slides cannot be split into {settings['folds']} folds ({error})."

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch.utils.data import WeightedRandomSampler
 
 from mil_tutorial.errors import DataError, Found, require, require_integer, require_number
+from mil_tutorial.training.patients import cases_of, split_by_patient
 
 EPOCHS = 20
 LEARNING_RATE = 5e-4
@@ -31,13 +30,14 @@ class _Bags(Protocol):
 
 
 def split_bags(bags: Bags, *, seed: int = 0, val_fraction: float = VAL_FRACTION) -> tuple[Bags, Bags]:
-    """Split whole bags in two, with the same fraction of tumour bags on both sides.
+    """Split whole bags in two, with the same fraction of tumour on both sides and no patient on both.
 
     Args:
-        bags: a dataset with `get_bag_labels()` and `subset(indices)`.
+        bags: a dataset with `get_bag_labels()` and `subset(indices)`. If it has `get_bag_cases()`, all bags of a
+            patient stay together; otherwise each bag is a patient of its own.
         seed: another seed, another split.
-        val_fraction: of the bags, for the second part; between 0 and 1. At least two bags, so that there is one of
-            each label.
+        val_fraction: of the patients, for the second part; between 0 and 1. At least two of them, so that there is one
+            of each label.
 
     Returns:
         Training bags and validation bags.
@@ -53,24 +53,10 @@ def split_bags(bags: Bags, *, seed: int = 0, val_fraction: float = VAL_FRACTION)
     """
     good = hasattr(bags, "get_bag_labels") and hasattr(bags, "subset")
     require(good, "bags", Found(f"a {type(bags).__name__}"), "a dataset of bags, such as bags_from_arrays(...)")
-    require_integer("seed", seed, low=0, high=2**32 - 1)
     fraction = "a number between 0 and 1"
     require_number("val_fraction", val_fraction, low=0, open_low=True, expected=fraction)
     require(val_fraction < 1, "val_fraction", val_fraction, fraction)
-    labels = bags.get_bag_labels()
-    n_val = max(2, math.ceil(val_fraction * len(labels)))
-    cause: ValueError | None = None
-    try:
-        parts = train_test_split(range(len(labels)), test_size=n_val, random_state=seed, stratify=labels)
-    except ValueError as error:
-        parts, cause = [[], []], error
-    if any(len({labels[i] for i in part}) < 2 for part in parts):  # sklearn rounds two of twenty to none of four
-        counts = {label: labels.count(label) for label in sorted(set(labels))}
-        raise DataError(
-            f"{len(labels)} bags (by label: {counts}) cannot be split {1 - val_fraction:.0%} to {val_fraction:.0%}"
-            " with both labels on both sides. Add slides to the training split."
-        ) from cause
-    train, val = parts
+    train, val = split_by_patient(bags.get_bag_labels(), cases_of(bags), fraction=val_fraction, seed=seed)
     return bags.subset(train), bags.subset(val)
 
 

@@ -7,11 +7,11 @@
 #
 # | | |
 # |---|---|
-# | **You will be able to** | open a whole-slide image · find the tissue · cut it into patches · give each patch a label from a tumour mask |
+# | **You will be able to** | say what the course is about, and for whom · open a whole-slide image · find the tissue · cut it into patches · give each patch a label from a tumour mask |
 # | **You need** | Python and NumPy (necessary) · a first idea of what a microscope slide is (helpful) |
 # | **Time** | about 45 minutes to read and do |
 # | **Measured** | runs in 5 s and takes 0.5 GB of memory, on two CPU cores |
-# | **Data** | synthetic slides, drawn by a program. They behave like CAMELYON16, but no patient stands behind them |
+# | **Data** | synthetic slides, drawn by a program. They behave like CAMELYON16, but they do not come from patients |
 #
 # This course rebuilds and extends the tutorial
 # [*Multiple Instance Learning for Histopathology: An Introduction to torchmil*](https://github.com/Franblueee/rise-miccai-tutorial)
@@ -37,41 +37,77 @@ from mil_tutorial import use_style
 use_style()
 
 # %% [markdown]
-# ## A slide, and where the tumour is
+# ## Is there a tumour, and where?
 #
-# <!-- instructor, 4 min: Begin here, before any word about files: let them look. Ask who sees the tumour, and who could draw its border. -->
+# <!-- instructor, 6 min: Begin here, before any word about files: let them look for a minute. Ask who sees the tumour, and who could draw its border. Then run the next cell. -->
 #
-# Here is a slide. At the end of this notebook you will know which patches of it hold tumour.
-# First we open the data. With nothing set, `open_data()` gives the synthetic slides. Each is drawn when it is first asked for.
+# A woman has breast cancer. Has it spread? The first place to look is the **sentinel lymph node**, which receives the lymph of the breast
+# first. It is cut, stained and scanned. The stain is H&E: haematoxylin makes nuclei blue, eosin makes the rest pink. A pathologist
+# looks for a **metastasis**: cancer cells that came with the lymph.
+#
+# Here is such a slide. With nothing set, `open_data()` gives the synthetic slides. **Look for the tumour before you go on.**
 
 # %%
-import h5py
-import numpy as np
 import matplotlib.pyplot as plt
+import numpy as np
+import torch
 
 from mil_tutorial import open_data, open_slide, read_overview, show_images
 
 data = open_data()
 kind = "synthetic slides" if data.synthetic else "slides of patients: CAMELYON16" if data.fetched else "your slides"
-print(f"data root: {data.root.name}, {kind}")
-data.labels["wsi_label"].value_counts().rename({0: "normal slides", 1: "tumour slides"})
+counts = data.labels["wsi_label"].value_counts()
+print(f"data root: {data.root.name}, {kind}: {counts[0]} normal, {counts[1]} with tumour")
 
-# %% [markdown]
-# We take a test slide with tumour. Which one does not matter; `data.example` is the one with the most tumour.
-
-# %%
-wsi_name = data.example
-slide_path = data.slide_path(wsi_name)
-slide = open_slide(slide_path)
-
+wsi_name = data.small_example  # a training slide with a small tumour
+slide = open_slide(data.slide_path(wsi_name))
 overview = read_overview(slide, downsample=max(slide.dimensions) / 900)
 show_images([overview], [f"{wsi_name}: a lymph node{' (synthetic)' if data.synthetic else ''}"], width=9)
 plt.show()
 
 # %% [markdown]
-# *What to see: a lymph node, about 2 mm long. Dark blue-purple is lymphocytes, each about 7 µm wide. Pink is connective
-# tissue. White is glass. Somewhere in there is a metastasis: cells of a breast cancer that came with the lymph. On this slide it is a
-# large one. Where does it begin, and where does it end? You will know at the end.*
+# *What to see: a lymph node. Dark blue-purple is lymphocytes, each about 7 µm wide. Pink is connective tissue. White is glass. The pale round
+# spots are follicles; they are healthy.*
+#
+# A slide from a hospital holds billions of pixels and has **one label**: tumour, or no tumour. Nobody has marked where. **Multiple
+# Instance Learning** (MIL) learns from such labels. The slide becomes a **bag** of small squares, the **patches**. A model answers for the
+# whole bag, and it can say which patches it looked at.
+#
+# You will build each step yourself. This is where the course goes: a model learns from all **other** training slides, with one label each,
+# and has never seen this one.
+
+# %%
+from mil_tutorial import ABMIL, attention_times_n, fit, make_loader, predict
+
+bags = data.bags("train")
+names = bags.get_bag_names()
+others = bags.subset([i for i, name in enumerate(names) if name != wsi_name])
+this_one = bags.subset([names.index(wsi_name)])
+
+torch.manual_seed(0)
+model = ABMIL(bags[0]["X"].shape[1])
+fit(model, make_loader(others, seed=0), make_loader(others), epochs=6, lr=1e-3, progress=False)
+answer = predict(model, make_loader(this_one))
+looked = attention_times_n(answer.attention[0])  # how much it looked at each patch; 1 is a fair share
+print(f"the model's probability of tumour: {answer.prob[0]:.2f}")
+
+# %%
+from mil_tutorial import draw_heatmap, read_canvas
+
+patches = bags.read_patches(wsi_name)
+side = patches.geometry.patch_size_level0
+canvas, rows, columns = read_canvas(slide, patches.coords, side, px=50)
+looked_map = draw_heatmap(canvas, looked / looked.max(), rows, columns, px=50, alpha=0.5, cmap="Oranges")
+show_images([overview, looked_map], [wsi_name, "where a model looked that was never shown a tumour"], width=13)
+plt.show()
+
+# %% [markdown]
+# *What to see: on the right the slide is cut into patches. The darker a patch, the more the model looked at it. At the end of this notebook
+# you will know which patches hold tumour. Notebook 4 trains this model, notebook 5 asks how good it is, and notebook 6 asks whether such a map
+# can be trusted.*
+#
+# The slide is smaller than a real one: about 11 000 pixels wide and some 40 patches. A real slide is up to 100 000 pixels or more wide and
+# has thousands of patches. The steps are the same.
 #
 # ## A slide is a pyramid
 #
@@ -85,13 +121,8 @@ for level, ((width, height), factor) in enumerate(zip(slide.level_dimensions, sl
     print(f"level {level}: {width:6d} x {height:5d} pixels   1 pixel = {factor:3.0f} x {factor:.0f} pixels of level 0")
 
 # %%
-# 200 x 200 pixels, read at four levels around the middle of one patch of tissue.
-with h5py.File(data.trident_dir / "patches" / f"{wsi_name}_patches.h5") as file:
-    coords = file["coords"][:]
-    attributes = dict(file["coords"].attrs)
-
-middle = np.abs(coords - np.median(coords, axis=0)).sum(1).argmin()  # the patch in the middle of the tissue
-center = coords[middle] + int(attributes["patch_size_level0"]) // 2
+# 200 x 200 pixels, read at four levels, around the middle of the patch that the model looked at most.
+center = patches.coords[looked.argmax()] + side // 2
 views, titles = [], []
 for level in [0, 1, 2, 3]:
     factor = slide.level_downsamples[level]
@@ -103,7 +134,9 @@ plt.show()
 
 # %% [markdown]
 # *What to see: from left to right you step back from the microscope. On the left single nuclei; on the right the tissue's
-# pattern. Note that `read_region` wants the corner in level-0 pixels, whatever the level. Many errors begin there.*
+# pattern. (If the left picture is blurred, the scanner was out of focus there: that is a fault of the scan, not of level 0.)*
+#
+# Note that `read_region` wants the corner in level-0 pixels, whatever the level. Many errors begin there.
 #
 # ## How large is a pixel?
 #
@@ -115,16 +148,15 @@ plt.show()
 # %%
 mpp = float(slide.properties["openslide.mpp-x"])
 level0_magnification, target_magnification = 40, 20
-patch_size = int(attributes["patch_size"])  # 512 here and in the original tutorial; others take 256
+patch_size = patches.geometry.patch_size  # 512 here and in the original tutorial; others take 256
 patch_size_level0 = patch_size * level0_magnification // target_magnification
 print(f"{mpp:.3f} µm per pixel at level 0")
-print(
-    f"a patch of {patch_size} px at {target_magnification}x = {patch_size_level0} px at level 0 = {patch_size_level0 * mpp:.0f} µm"
-)
-assert patch_size_level0 == int(attributes["patch_size_level0"]), "the file says something else: trust the file"
+print(f"a patch of {patch_size} px at {target_magnification}x = {patch_size_level0} px at level 0")
+print(f"that is {patch_size_level0 * mpp:.0f} µm of tissue")
+assert patch_size_level0 == patches.geometry.patch_size_level0, "the file says something else: trust the file"
 
 # %% [markdown]
-# Patch sizes, magnification and slide size are stored in the attributes of the coordinate file. From here on we ask the file
+# Patch sizes, magnification and slide size are stored in a file of coordinates, which comes below. From here on we ask the file
 # and never type them in. A wrong guess here shifts every heatmap later.
 #
 # ## Find the tissue
@@ -161,39 +193,44 @@ plt.show()
 
 # %%
 factor = slide.dimensions[0] / tissue.shape[1]
-grid = [
-    (x, y)
-    for y in range(0, slide.dimensions[1], patch_size_level0)
-    for x in range(0, slide.dimensions[0], patch_size_level0)
-]
+across, down = (range(0, length, patch_size_level0) for length in slide.dimensions)
+grid = [(x, y) for y in down for x in across]
 
 
-def touches_tissue(x, y):
+def tissue_share(x, y):
+    """The part of a square that is tissue, 0 to 1."""
     x0, y0 = int(x / factor), int(y / factor)
     x1, y1 = int(np.ceil((x + patch_size_level0) / factor)), int(np.ceil((y + patch_size_level0) / factor))
-    return tissue[y0:y1, x0:x1].any()
+    return tissue[y0:y1, x0:x1].mean()
 
 
-kept = np.array([corner for corner in grid if touches_tissue(*corner)])
-print(f"{len(grid)} places in the grid, {len(kept)} touch tissue, {len(coords)} are in the file")
+kept = np.array([corner for corner in grid if tissue_share(*corner) > 0])
+print(f"{len(grid)} places in the grid, {len(kept)} touch tissue")
 
 # %%
 axes = show_images([small], [f"{len(kept)} patches of {patch_size_level0} level-0 pixels"], width=9)
 for x, y in kept / factor:
-    axes[0].add_patch(
-        plt.Rectangle((x, y), patch_size_level0 / factor, patch_size_level0 / factor, fill=False, ec="black", lw=0.8)
-    )
+    length = patch_size_level0 / factor
+    axes[0].add_patch(plt.Rectangle((x, y), length, length, fill=False, ec="black", lw=0.8))
 plt.show()
 
 # %% [markdown]
-# *What to see: the squares cover what was found as tissue. Colour alone also finds a pen mark, which
-# `segment_tissue` leaves out unless it is told not to, and misses pale fat. Squares at the right and lower edge may reach past the slide.*
+# *What to see: the squares cover what was found as tissue. The pale fat above the node is missed. Squares at the right and lower edge
+# of a slide may reach past it.*
 #
-# A check that you can see: on the synthetic slides our hand-made grid gives the very patches of the file.
+# On other slides colour alone also finds pen marks; `segment_tissue` leaves them out unless it is told not to.
+#
+# The course ships with such corners, in an h5 file for each slide. A check that you can see: on the synthetic slides our hand-made grid gives
+# the very patches of the file.
 
 # %%
+import h5py
+
+with h5py.File(data.trident_dir / "patches" / f"{wsi_name}_patches.h5") as file:
+    coords = file["coords"][:]
+    attributes = dict(file["coords"].attrs)
 same = {tuple(c) for c in kept.tolist()} == {tuple(c) for c in coords.tolist()}
-print("our patches and the file's are the same:", same)
+print(f"{len(coords)} patches in the file; the same as ours: {same}")
 if data.synthetic:
     assert same
 
@@ -255,7 +292,7 @@ def tumor_share(x, y):
     return (values == 2).mean()
 
 
-some = coords[np.linspace(0, len(coords) - 1, 3).astype(int)].tolist()
+some = coords[[0, int(looked.argmax()), -1]].tolist()  # the second is where the model looked most
 for x, y in some:
     print(f"patch at x={x:6d}, y={y:6d}: tumour share {tumor_share(x, y):.3f}")
 
@@ -269,20 +306,64 @@ assert np.allclose(labels.fraction[where], by_hand), "the package must count the
 print(f"{(labels.label == 1).sum()} of {len(coords)} patches are tumour")
 
 # %% [markdown]
-# `show_patches` makes a contact sheet: number and label above each patch, its place below. We take every third patch:
+# `show_patches` makes a contact sheet: number and label above each patch, its place below. We take some of the tumour patches and every third of the others:
 
 # %%
 from mil_tutorial import show_patches
 
-third = slice(0, 48, 3)
-show_patches(slide, coords[third], patch_size_level0, labels=labels.label[third], columns=8)
+tumour = np.flatnonzero(labels.label == 1)
+shown = np.sort(np.concatenate([tumour[:4], np.setdiff1d(np.arange(0, min(len(coords), 48), 3), tumour[:4])]))[:16]
+show_patches(slide, coords[shown], patch_size_level0, labels=labels.label[shown], columns=8)
 plt.show()
 
 # %% [markdown]
 # *What to see: orange frames are patches with tumour. Their nuclei are larger and paler than the lymphocytes around. Patches
-# at the edge of the tissue are half white or nearly all glass, and one shows a pen mark: what touches anything coloured is kept.
-# `mil-tutorial prepare --min_tissue_proportion 0.2` would drop those that are nearly all glass.*
+# at the edge of the tissue are half white or nearly all glass: whatever touches anything coloured is kept.*
+
+# %% [markdown]
+# ### Exercise 1 (★): beat that number
 #
+# <!-- instructor, 4 min: Ask what happens to a tumour at the very edge if the minimum is too high. -->
+#
+# Many patches are nearly all glass. They cost time and say nothing. Set `my_minimum`, the least **tissue share** of a patch that is kept, so that
+# **as few patches as possible** are left and **no tumour patch is lost**. `tissue_share(x, y)` is from above. The check knows the best answer; come within two patches of it.
+#
+# <details><summary>Hint</summary>What is the tissue share of the tumour patch that has the least? <code>coords[labels.label == 1]</code> are the corners of the tumour patches.</details>
+
+# %% tags=["exercise"]
+my_minimum = None  # write a number from 0 to 1, or a formula
+
+
+# %% tags=["check"]
+def check_minimum(minimum):
+    if minimum is None:
+        return "Not yet: replace None by the least tissue share of a patch that is kept."
+    if not np.isscalar(minimum) or not 0 <= minimum <= 1:
+        return f"Not yet: found {minimum!r}, expected one number from 0 to 1."
+    shares = np.array([tissue_share(x, y) for x, y in coords.tolist()])
+    lost = int(((shares < minimum) & (labels.label == 1)).sum())
+    if lost:
+        return f"Not yet: with a minimum of {minimum:.2f} you lose {lost} tumour patches. Lower it."
+    left, fewest = int((shares >= minimum).sum()), int((shares >= shares[labels.label == 1].min()).sum())
+    if left > fewest + 2:
+        return f"Not yet: {left} of {len(coords)} patches are left, and no tumour is lost. It goes further. Raise it."
+    return "Right."
+
+
+print(check_minimum(my_minimum))
+
+# %% tags=["solution"]
+# @title Solution of exercise 1
+my_minimum = min(tissue_share(x, y) for x, y in coords[labels.label == 1].tolist())
+assert check_minimum(my_minimum) == "Right.", check_minimum(my_minimum)
+left = sum(tissue_share(x, y) >= my_minimum for x, y in coords.tolist())
+print(f"{left} of {len(coords)} patches are left with a minimum of {my_minimum:.2f}")
+
+# %% [markdown]
+# This minimum fits **one** slide, and you looked at its tumour to find it. Real settings are chosen once for all slides, on training slides, and with a
+# margin: `mil-tutorial prepare --min_tissue_proportion 0.2` is a cautious one.
+
+# %% [markdown]
 # ### Why the package is fast, and still exact
 #
 # Counting is slow because a patch has a million pixels. But look at how the mask is stored: as small compressed **tiles**. A tile
@@ -341,14 +422,14 @@ plt.show()
 # says so. On slides that were annotated only in part, a patch outside the drawing is **unknown**, -1, and not 0.
 
 # %%
-test = data.split("test")
+train = data.split("train")
 counts = {}
-for name in test.loc[test["wsi_label"] == 1, "wsi_name"]:
+for name in train.loc[train["wsi_label"] == 1, "wsi_name"]:
     with h5py.File(data.trident_dir / "patch_labels" / f"{name}.h5") as file:
         used = file["patch_labels"].attrs.get("threshold", 0.5)
         counts[name] = (int((file["patch_labels"][:] == 1).sum()), float(used))
 halved = {name: value for name, value in counts.items() if value[1] < 0.5}
-print(f"{len(halved)} of {len(counts)} tumour slides of the test set needed a lower threshold:")
+print(f"{len(halved)} of {len(counts)} tumour slides of the training set needed a lower threshold:")
 for name, (n, used) in halved.items():
     print(f"  {name}: {n} tumour patches at a threshold of {used:.4f}")
 
@@ -364,7 +445,7 @@ for name, (n, used) in halved.items():
 #
 # <!-- instructor, 3 min: This picture comes back in notebook 6 with colours on it. -->
 #
-# To see all patches at once we make each of them 50 pixels small and lay it at its row and column. The slow way reads
+# To see all patches at once, as in the map at the top, we make each of them 50 pixels small and lay it at its row and column. The slow way reads
 # every patch at full resolution. We do it for eight patches only, and take the time.
 
 # %%
@@ -376,8 +457,6 @@ for x, y in coords[:8].tolist():
 seconds_slow = (time.perf_counter() - start) / 8
 
 # %%
-from mil_tutorial import draw_heatmap, read_canvas
-
 start = time.perf_counter()
 canvas, rows, columns = read_canvas(slide, coords, patch_size_level0, px=50)
 seconds_fast = (time.perf_counter() - start) / len(coords)
@@ -395,12 +474,12 @@ assert difference < 6 or not data.synthetic
 
 # %%
 overlay = draw_heatmap(canvas, (labels.label == 1).astype(float), rows, columns, px=50)
-show_images([canvas, overlay], [wsi_name, "patch labels: red tumour, green normal"], width=13)
+show_images([looked_map, overlay], ["where the model looked", "patch labels: red tumour, green normal"], width=13)
 plt.show()
 
 # %% [markdown]
-# *What to see: red squares lie on the tumour, green ones elsewhere. The colours are those of the original; from notebook 6
-# on we use maps that colour-blind readers can tell apart.*
+# *What to see: on the right red squares lie on the tumour, green ones elsewhere. Compare with the left: did the model look at tumour? The
+# colours on the right are those of the original; elsewhere we use maps that colour-blind readers can tell apart.*
 #
 # A canvas shows patches one beside the other. `draw_patches` shows where they lie on the slide, border and all:
 
@@ -457,6 +536,26 @@ if "efficientnet_lite0" in data.encoders:
     assert np.abs(features - stored).max() < 0.02
 
 # %% [markdown]
+# ## Why it matters, for whom, and where it ends
+#
+# <!-- instructor, 5 min: Let a clinician in the room speak first. No slide can replace that. -->
+#
+# **For the patient** the answer decides about treatment. **For the pathologist** the search is long and easy to get wrong: small metastases are a few
+# cells among millions. In CAMELYON16's own study 11 pathologists read the 129 test slides in a simulation of routine work with
+# limited time. The best of them reached an AUC of 0.884, the best program 0.994
+# ([Ehteshami Bejnordi et al., 2017](https://doi.org/10.1001/jama.2017.14585)). The same article says that it still has to be tested in a clinic whether that
+# helps anyone.
+#
+# **What such a model may be good for:** to sort a pile of slides, so that the suspicious ones are read first; to point at places for a second look.
+# **What it is not:** a diagnosis. A person decides, sees the slide, and is responsible.
+#
+# **Limits.** Two hospitals, one organ, one disease: another scanner or another staining can change the answer (notebook 5). A label is an opinion, too, and
+# some are wrong. Our slides are drawn by a program; they teach the method, and no number here says anything about patients.
+#
+# **Ethics.** Slides are patients' tissue: use them as their consent and licence allow (CAMELYON16 is free, CC0), and without names. Ask who is **missing** from the data:
+# the model will serve them worst. Say what it does badly, next to what it does well.
+
+# %% [markdown]
 # ## What can go wrong
 #
 # - **No microns per pixel in the file.** Then nobody knows the magnification. Our tools stop and ask: `--mpp` for all such slides, `--mpp_csv` slide by slide.
@@ -476,39 +575,8 @@ except DataError as error:
 # %% [markdown]
 # ## Exercises
 #
-# <!-- instructor, 7 min: Exercise 1 alone (2 min), 2 and 3 in pairs. Whoever has finished reads the hint of exercise 3 to a neighbour. -->
+# <!-- instructor, 5 min: In pairs. Whoever has finished reads the hint of exercise 3 to a neighbour. -->
 #
-# **Exercise 1 (★).** How wide is one patch of this slide in millimetres?
-#
-# <details><summary>Hint</summary>A pixel of level 0 is <code>mpp</code> µm wide, and a patch has <code>patch_size_level0</code> of them.</details>
-
-# %% tags=["exercise"]
-width_mm = None  # write your answer here: a formula, not a number
-
-
-# %% tags=["check"]
-slide_width_mm = slide.dimensions[0] * float(slide.properties["openslide.mpp-x"]) / 1000
-
-
-def check_width(value):
-    if value is None:
-        return "Not yet: replace None by a formula with mpp and patch_size_level0."
-    with h5py.File(data.trident_dir / "patches" / f"{wsi_name}_patches.h5") as file:
-        millimetres = float(file["coords"].attrs["patch_size_level0"]) / slide.dimensions[0] * slide_width_mm
-    if np.isscalar(value) and abs(value - millimetres) < 1e-6:
-        return "Right."
-    return f"Not yet: {value} is not it. Is it in millimetres (1 mm = 1000 µm)? Is the patch size in pixels of level 0?"
-
-
-print(check_width(width_mm))
-
-# %% tags=["solution"]
-# @title Solution of exercise 1
-width_mm = patch_size_level0 * mpp / 1000
-assert check_width(width_mm) == "Right.", check_width(width_mm)
-print(f"{width_mm:.3f} mm")
-
-# %% [markdown]
 # **Exercise 2 (★★).** Write `patches_above(fraction, threshold)`: how many patches have a tumour share larger than the threshold?
 # Then see how the number falls as the threshold grows.
 #
@@ -598,6 +666,14 @@ with open_slide(data.slide_path(wsi_name)) as opened:
 # - **µm per pixel** turn patch sizes into level-0 pixels. Ask the file.
 # - Tissue is found by colour, the grid keeps what touches it, an encoder turns patches into vectors.
 # - A patch's **label** is its tumour share above a threshold; at the border, and for tiny lesions, it is a choice.
+#
+# | DO | DON'T |
+# |---|---|
+# | give corners in level-0 pixels, always | mix pixels of two levels |
+# | ask the file for µm per pixel and patch size | believe the word "40x" |
+# | look at patches before you train on them | trust a tissue mask unseen |
+# | write down threshold and rule of your labels | call a slide without a mask normal |
+# | say "synthetic" when it is | show a number of synthetic slides as if it were about patients |
 #
 # ### Quiz
 #

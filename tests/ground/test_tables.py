@@ -18,6 +18,14 @@ def test_labels_with_and_without_endings(tmp_path):
     assert dict(table.itertuples(index=False)) == {"a": 1, "b": 0, "001": 1, "c.v2": 0}
 
 
+def test_patients_are_texts_and_kept(tmp_path):
+    table = read_label_table(written(tmp_path, "case_id,wsi_name,wsi_label\n007,a.svs,1\n007,b,0\n"))
+    assert table.columns.tolist() == ["wsi_name", "wsi_label", "case_id"] and table["case_id"].tolist() == [
+        "007",
+        "007",
+    ]
+
+
 def test_columns_of_other_names(tmp_path):
     path = written(tmp_path, "slide,tumour\na,1\n")
     assert read_label_table(path, name_column="slide", label_column="tumour")["wsi_label"].tolist() == [1]
@@ -34,6 +42,8 @@ def test_columns_of_other_names(tmp_path):
         ("wsi_name,wsi_label\na,2\n", "slide a has the label 2"),
         ("wsi_name,wsi_label\n,1\n", "a line has no wsi_name"),
         ("wsi_name,wsi_label\na.svs,1\na,0\n", "slide a is there twice with different labels"),
+        ("wsi_name,wsi_label,case_id\na,1,x\na.svs,1,y\n", "slide a is there twice with different patients"),
+        ("wsi_name,wsi_label,case_id\na,1,x\nb,1,\n", "slide b has no case_id, others have one"),
     ],
 )
 def test_label_tables_that_are_refused(tmp_path, text, message):
