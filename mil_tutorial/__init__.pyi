@@ -1,5 +1,10 @@
 """The public names, and the rooms that they live in. `__init__.py` loads them from here when they are first used."""
 
+from .asking.answer import SlideAnswer as SlideAnswer
+from .asking.ask import predict_slide as predict_slide
+from .asking.known import know_slides as know_slides
+from .asking.trained import TrainedModel as TrainedModel
+from .asking.trained import load_checkpoint as load_checkpoint
 from .bags.adjacency import build_adjacency as build_adjacency
 from .bags.collate import collate_fn as collate_fn
 from .bags.collate import collate_packed as collate_packed
@@ -44,6 +49,7 @@ from .localization.geojson import write_geojson as write_geojson
 from .localization.lesions import Lesions as Lesions
 from .localization.lesions import lesions_from_mask as lesions_from_mask
 from .localization.lesions import lesions_from_polygons as lesions_from_polygons
+from .localization.perturbation import perturbation_scores as perturbation_scores
 from .localization.scores import attention_times_n as attention_times_n
 from .localization.scores import detection_score as detection_score
 from .localization.scores import localize_slide as localize_slide

@@ -17,6 +17,7 @@ import pandas as pd
 from mil_tutorial.commands.processes import process_map
 from mil_tutorial.errors import DataError
 from mil_tutorial.files import written_whole
+from mil_tutorial.fixture.colours import FILE, patch_colours, write_colours
 from mil_tutorial.fixture.plan import EDITION, ROSTER, TEST, TRAIN, plan_slide
 from mil_tutorial.fixture.tree import ENCODER, MARKER, RUN, SHIPPED, copy_shipped
 from mil_tutorial.fixture.write import render
@@ -96,13 +97,15 @@ def build(target: Path = SHIPPED, *, workers: int | None = None) -> None:
         run, shipped = jobs / RUN, target / "trident_processed" / RUN
         for part in ("patches", "patch_labels"):
             shutil.copytree(run / part, shipped / part)
-        digest = hashlib.sha256()
+        digest, colours = hashlib.sha256(), {}
         for name in ROSTER:
             features, _ = read_features(run / f"features_{ENCODER}" / f"{name}.h5")
             features = np.round(features / FEATURE_STEP) * np.float32(FEATURE_STEP)
             patches = read_patches(run / "patches" / f"{name}_patches.h5")
             write_features(shipped / f"features_{ENCODER}" / f"{name}.h5", features, patches, ENCODER, compress=True)
             digest.update(features.tobytes())
+            colours[name] = patch_colours(root / "images" / f"{name}.tif", patches)
+        write_colours(target / FILE, colours)
     _write_tables(target)
     facts = {
         "what": "Synthetic slides drawn by mil-tutorial. No patient, no scanner.",

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mil_tutorial.asking.trained import TrainedModel, load_checkpoint
 from mil_tutorial.bags.collate import make_loader
 from mil_tutorial.commands import report
-from mil_tutorial.commands.checkpoints import TrainedModel, load_checkpoint, provenance
+from mil_tutorial.commands.checkpoints import provenance
 from mil_tutorial.commands.common import add_data_options, asked, open_root
+from mil_tutorial.commands.model_card import model_card
 from mil_tutorial.commands.record import Record
 from mil_tutorial.data import DataRoot
 from mil_tutorial.evaluation.metrics import Estimate, as_json, bag_metrics, metrics_by_group
@@ -27,7 +29,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="build/abmil.pt", help="written by `mil-tutorial train`")
     add_data_options(parser, encoder=None)
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--out", help="folder for predictions (CSV), metrics (JSON), a figure and one HTML report")
+    parser.add_argument(
+        "--out", help="folder for predictions (CSV), metrics (JSON), a figure, one HTML report and a model card"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     width = max(map(len, metrics))
     print("\n".join(f"{name:>{width}}  {estimate}" for name, estimate in metrics.items()))
     if args.out:
-        print(f"predictions, metrics, figure and report in {Path(args.out).resolve()}")
+        print(f"predictions, metrics, figure, report and model card in {Path(args.out).resolve()}")
     return 0
 
 
@@ -84,7 +88,7 @@ def _write(
     data: DataRoot,
     warning: str,
 ) -> None:
-    """predictions.csv, metrics.json, figure.png and report.html."""
+    """predictions.csv, metrics.json, figure.png, report.html and model_card.md."""
     threshold = trained.threshold
     table = pd.DataFrame(
         {
@@ -120,6 +124,9 @@ def _write(
         provenance(checkpoint),
     ]
     report.write_page(out / "report.html", "Evaluation on the test slides", parts)
+    with written_whole(out / "model_card.md") as temporary:
+        card = model_card(trained, checkpoint, data, predictions, metrics, warning)
+        temporary.write_text(card, encoding="utf-8")
 
 
 def _by_size(predictions: Predictions, threshold: float, data: DataRoot) -> str:

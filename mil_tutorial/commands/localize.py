@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from mil_tutorial.asking.trained import TrainedModel, load_checkpoint
 from mil_tutorial.bags.dataset import TridentWSIDataset
 from mil_tutorial.commands import report
-from mil_tutorial.commands.checkpoints import TrainedModel, load_checkpoint, provenance
+from mil_tutorial.commands.checkpoints import provenance
 from mil_tutorial.commands.common import add_data_options, asked, open_root
 from mil_tutorial.commands.record import Record
 from mil_tutorial.data import DataRoot

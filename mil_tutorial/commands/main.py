@@ -30,6 +30,7 @@ COMMANDS = {
     "train": "Train ABMIL on the training slides.",
     "repeat": "Train folds x seeds x models on the training slides and compare them; test slides are not touched.",
     "evaluate": "Score a checkpoint on the test slides.",
+    "predict": "Ask a checkpoint about slide files, without tables: a report for each slide.",
     "localize": "Write detections, GeoJSON for QuPath and viewers of test slides.",
     "progress": "Show which exercises and quizzes you have solved on this computer; with a name, write a certificate.",
     "grade": "Run the answers in returned notebooks and write a table of exercises and learners. It runs their code.",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from mil_tutorial.asking.known import know_slides
+from mil_tutorial.asking.trained import TrainedModel
 from mil_tutorial.bags.collate import make_loader
-from mil_tutorial.commands.checkpoints import TrainedModel
 from mil_tutorial.commands.common import add_data_options, asked, open_root
 from mil_tutorial.commands.record import Record
 from mil_tutorial.errors import DataError, require_integer, require_number
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     record = Record(out.parent, f"train-{out.stem}", asked(args), data.inputs(encoder, "train"))
     if args.checkpoint:
         _refuse_other_inputs(Path(args.checkpoint), record, args.resume)
+    known = know_slides(train, val, encoder=encoder, synthetic=data.synthetic)  # before training: it may find damage
     torch.manual_seed(args.seed)
     model = ABMIL(bags[0]["X"].shape[1], gated=args.gated)
     val_loader = make_loader(val, args.batch_size)
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     validation = predict(model, val_loader)
     threshold = choose_threshold(validation.Y, validation.prob)
     record.refuse_changes()  # before there is a checkpoint
-    TrainedModel(model, args.gated, encoder, threshold, args.seed, tuple(bags.get_bag_names())).save(out)
+    TrainedModel(model, args.gated, encoder, threshold, args.seed, tuple(bags.get_bag_names()), known).save(out)
     record.write([out])
     best = history.best_epoch
     print(

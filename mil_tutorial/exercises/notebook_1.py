@@ -4,43 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-import h5py
 import numpy as np
 
-from mil_tutorial.data import open_data
 from mil_tutorial.exercises.checks import array, exercise, expect, number, run, whole
-from mil_tutorial.slides.reading import open_slide
 
+NEAR = 2  # patches more than the fewest that are possible
 SHARES = [0.0, 0.2, 0.5, 0.51, 1.0]
 
 
-@exercise(takes=("width_mm", "wsi_name"), writes=("width_mm",))
-def patch_width(width_mm: Any, wsi_name: str | None = None) -> None:
-    """The width of one patch of a slide in millimetres.
+@exercise(takes=("my_minimum", "tissue_share", "coords", "labels"), writes=("my_minimum",))
+def my_minimum(my_minimum: Any, tissue_share: Any, coords: np.ndarray, labels: Any) -> None:
+    """The least tissue share of a patch that is kept: few patches are left, and no tumour patch is lost.
 
     Args:
-        width_mm: the learner's number.
-        wsi_name: the slide; the course's example by default.
+        my_minimum: the learner's number.
+        tissue_share: the notebook's function of a patch's corner.
+        coords: corners of the patches.
+        labels: their labels, as `label_patches` gives them.
     """
-    expect(width_mm is not None, "empty")
-    value = number(width_mm)
-    data = open_data()
-    name = wsi_name or data.example
-    with h5py.File(data.trident_dir / "patches" / f"{name}_patches.h5") as file:
-        side, small = (int(file["coords"].attrs[key]) for key in ("patch_size_level0", "patch_size"))
-    with open_slide(data.slide_path(name)) as slide:
-        mpp = float(slide.properties["openslide.mpp-x"])
-    right = side * mpp / 1000
-    for key, wrong in (
-        ("micrometres", right * 1000),
-        ("metres", right / 1000),
-        ("pixels_read", small * mpp / 1000),
-        ("no_mpp", side / 1000),
-        ("divided", side / mpp / 1000),
-        ("area", right**2),
-    ):
-        expect(not np.isclose(value, wrong, rtol=1e-6), key, found=value)
-    expect(np.isclose(value, right, rtol=1e-4), "differs", found=value)
+    expect(my_minimum is not None, "empty")
+    value = number(my_minimum)
+    expect(not 1 < value <= 100, "percent", found=value)
+    expect(0 <= value <= 1, "range", found=value)
+    shares = np.array([number(run(tissue_share, x, y)) for x, y in coords.tolist()])
+    tumour = labels.label == 1
+    lost, left = int((tumour & (shares < value)).sum()), int((shares >= value).sum())
+    expect(not lost, "loses", lost=lost, found=value)
+    fewest = int((shares >= shares[tumour].min()).sum())
+    expect(left <= fewest + NEAR, "keeps", left=left, all=len(coords), found=value)
 
 
 @exercise()

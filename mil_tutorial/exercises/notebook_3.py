@@ -4,10 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from mil_tutorial.exercises.checks import array, exercise, expect, number, run
 from mil_tutorial.models import ABMIL
+
+LEAST_AUC = 0.85  # as the notebook asks
+
+
+@exercise(takes=("my_knob", "lse", "make_scores", "auc"), writes=("my_knob",))
+def my_knob(my_knob: Any, lse: Any, make_scores: Any, auc: Any) -> None:
+    """A place of the knob between mean and maximum that is good for two diseases.
+
+    Args:
+        my_knob: the learner's number.
+        lse: the notebook's log-sum-exp of scores and knob.
+        make_scores: its made-up bags of a disease and a seed.
+        auc: its AUC of labels and scores.
+    """
+    expect(my_knob is not None, "empty")
+    value = number(my_knob)
+    expect(value > 0, "not_above_0", found=value)
+    for key, disease in (("too_low", "one patch stands out"), ("too_high", "all patches a little changed")):
+        made = (make_scores(disease, seed) for seed in range(20))
+        with np.errstate(over="ignore"):
+            reached = float(np.mean([auc(y, run(lse, f, value)) for y, f in made]))
+        expect(reached >= LEAST_AUC, key, found=value, reached=reached, least=LEAST_AUC)
 
 
 @exercise()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,19 +14,24 @@ from mil_tutorial.exercises.checks import exercise, expect, number, run, whole
 from mil_tutorial.models import ABMIL
 
 
-@exercise()
-def best_epoch_of(best_epoch_of: Any) -> None:
-    """The number of the epoch with the smallest loss, counted from 0; the first of equal ones."""
-    for losses in ([0.7, 0.5, 0.6], [0.3], [0.9, 0.8, 0.7], [0.6, 0.4, 0.5, 0.4]):
-        right = losses.index(min(losses))
-        answer = run(best_epoch_of, list(losses))
-        value, given = number(answer), {"losses": losses, "found": answer, "right": right}
-        last = len(losses) - 1 - losses[::-1].index(min(losses))
-        expect(value != min(losses), "the_value", **given)
-        expect(value != right + 1 or value == last, "from_one", **given)
-        expect(value != last or last == right, "last", **given)
-        expect(value != losses.index(max(losses)) or len(losses) == 1, "largest", **given)
-        expect(whole(answer) == right, "differs", **given)
+@exercise(takes=("my_settings", "train_on_few", "runs", "long"), writes=("my_settings",))
+def my_settings(my_settings: Any, train_on_few: Any, runs: Mapping[str, Any], long: int) -> None:
+    """Settings that reach a lower validation loss than the runs that are there.
+
+    Args:
+        my_settings: the learner's keyword arguments.
+        train_on_few: the notebook's function that trains with them and gives the history.
+        runs: histories of the runs to beat, by title.
+        long: most epochs.
+    """
+    expect(my_settings is not None, "empty")
+    expect(isinstance(my_settings, dict), "unlike", found=my_settings)
+    expect("epochs" in my_settings, "no_epochs", found=my_settings)
+    epochs = whole(my_settings["epochs"])
+    expect(epochs <= long, "too_many", found=epochs, most=long)
+    history = run(train_on_few, **my_settings)
+    reached, beaten = min(history.val_loss), min(min(h.val_loss) for h in runs.values())
+    expect(reached < beaten, "differs", found=f"{reached:.3f}", beaten=f"{beaten:.3f}", epoch=history.best_epoch + 1)
 
 
 def _early_stop(losses: Sequence[float], patience: int) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from mil_tutorial.evaluation.metrics import auc_interval
 from mil_tutorial.exercises.checks import array, exercise, expect, number, run
 
+GOAL_COST = 90  # as the notebook asks
 Y_AND_CALLED = (  # the usual mistakes give different numbers for the first
     ([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], [1, 1, 1, 0, 1, 1, 0, 0, 0, 0]),
     ([1, 1, 0], [1, 0, 1]),
@@ -16,6 +17,25 @@ Y_AND_CALLED = (  # the usual mistakes give different numbers for the first
     ([1, 1, 0, 0, 0], [1, 0, 1, 1, 0]),
     ([1, 0], [0, 0]),
 )
+
+
+@exercise(takes=("my_threshold", "cost", "clinic_y", "clinic_prob"), writes=("my_threshold",))
+def my_threshold(my_threshold: Any, cost: Any, clinic_y: np.ndarray, clinic_prob: np.ndarray) -> None:
+    """A threshold with which the errors cost little.
+
+    Args:
+        my_threshold: the learner's number.
+        cost: the notebook's cost of labels, probabilities and a threshold.
+        clinic_y, clinic_prob: labels and probabilities of the slides.
+    """
+    expect(my_threshold is not None, "nothing_written")
+    value = number(my_threshold)
+    expect(0 <= value <= 1, "range", found=value)
+    found = number(run(cost, clinic_y, clinic_prob, value))
+    misses = int(((clinic_prob <= value) & (clinic_y == 1)).sum())
+    alarms = int(((clinic_prob > value) & (clinic_y == 0)).sum())
+    key = "misses" if misses * 10 > alarms else "alarms"
+    expect(found < GOAL_COST, key, found=value, cost=found, misses=misses, alarms=alarms, goal=GOAL_COST)
 
 
 @exercise()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,29 @@ import numpy as np
 from mil_tutorial.exercises.checks import array, exercise, expect, number, refuse, run
 from mil_tutorial.localization.detections import find_detections
 from mil_tutorial.localization.scores import attention_times_n
+
+
+@exercise(takes=("take_out", "left_over", "puzzle", "goal", "X"), writes=("take_out",))
+def take_out(take_out: Any, left_over: Any, puzzle: str, goal: int, X: Mapping[str, Any]) -> None:
+    """Few patches without which the model does not find the tumour any more.
+
+    Args:
+        take_out: numbers of patches, from the learner.
+        left_over: the notebook's function: the probability of a slide without some patches.
+        puzzle: name of the slide.
+        goal: how many patches are enough.
+        X: features of each slide.
+    """
+    expect(take_out is not None, "empty")
+    values = array(take_out).ravel()
+    expect(values.dtype.kind in "iu", "not_whole", found=values[:5])
+    n, gone = len(X[puzzle]), sorted({int(i) for i in values})
+    expect(all(0 <= i < n for i in gone), "no_such_patch", found=max(gone, key=abs, default=0), last=n - 1)
+    expect(len(gone) < n, "all_gone")
+    expect(gone, "none_gone")
+    prob = number(run(left_over, puzzle, gone))
+    expect(prob < 0.5 or goal >= 50, "still_found", count=len(gone), prob=prob)
+    expect(len(gone) <= goal, "too_many", count=len(gone), prob=prob, goal=goal)
 
 
 @exercise()

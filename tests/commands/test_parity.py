@@ -15,7 +15,7 @@ import pytest
 from small import RUN, write_pyramid
 
 from mil_tutorial import Geometry, open_data, read_detections
-from mil_tutorial.commands.checkpoints import load_checkpoint
+from mil_tutorial.asking.trained import load_checkpoint
 from mil_tutorial.commands.main import main
 from mil_tutorial.trident import Patches, PatchLabels, write_features, write_patch_labels, write_patches
 

@@ -33,8 +33,8 @@ import numpy as np
 import torch
 
 from mil_tutorial import DataError, open_data, open_slide, read_canvas, read_detections, write_detections
+from mil_tutorial.asking.trained import load_checkpoint
 from mil_tutorial.bags.packed import PackedFeatures
-from mil_tutorial.commands.checkpoints import load_checkpoint
 from mil_tutorial.commands.record import Record, read_record, record_path
 from mil_tutorial.commands.repeat import read_result
 from mil_tutorial.files import write_json

@@ -11,8 +11,8 @@ import torch
 from small import RUN
 
 from mil_tutorial import DataError, TridentWSIDataset
+from mil_tutorial.asking.trained import load_checkpoint
 from mil_tutorial.bags.packed import PackedFeatures
-from mil_tutorial.commands.checkpoints import load_checkpoint
 from mil_tutorial.commands.main import main
 from mil_tutorial.files import read_json, write_json
 from mil_tutorial.geometry import Geometry
