@@ -95,7 +95,7 @@ def test_hooks_have_the_pinned_versions(repo, pins):
 
 def test_badges_and_addresses_come_from_one_setting(repo, project):
     assert set_repository.main(check=True) == 0
-    for path in (repo / "notebooks").glob("0*.ipynb"):
+    for path in (repo / "notebooks").glob("*.ipynb"):
         owner = project["urls"]["Repository"].removeprefix("https://github.com/")
         assert f"github/{owner}/blob/main/notebooks/{path.name}" in path.read_text(encoding="utf-8")
 

@@ -115,7 +115,7 @@ class House:
 
     def of_notebooks(self, scripts: Path) -> set[str]:
         """Modules that the notebooks import by name."""
-        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(scripts.glob("0*.py"))]
+        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(scripts.glob("*.py"))]
         return {target for tree in trees for node in ast.walk(tree) for target in self.targets(node) if target}
 
     def size(self, names: Sequence[str]) -> tuple[int, int]:

@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import nbformat
-from make_workshop import BADGE, EXECUTED, ROOT, executed_notebooks, tags, without_notes
+from make_workshop import BADGE, EXECUTED, ROOT, SOURCE, executed_notebooks, tags, with_outputs, without_notes
+
+from mil_tutorial.commands.course import run_notebook
 
 PAGES, OUT = ROOT / "site" / "notebooks", ROOT / "build" / "site"
 CLOSED = {"setup": "Show the set-up", "solution": "Show the solution"}
@@ -56,11 +58,24 @@ def page(notebook):
     return notebook
 
 
+def beside_the_course() -> dict:
+    """The appendix and the one-hour notebook with their outputs, by name; executed first if they are not yet."""
+    found = {}
+    for source in sorted(SOURCE.glob("[!0]*.ipynb")):
+        if with_outputs(source) is None:
+            print(f"executing {source.stem}")
+            run = run_notebook(source, EXECUTED / source.name)
+            if run.error:
+                raise SystemExit(f"{source.stem}: {run.error}")
+        found[source.stem] = with_outputs(source)
+    return found
+
+
 def main() -> int:
     """Execute what is not executed yet, and build."""
     shutil.rmtree(PAGES, ignore_errors=True)
     PAGES.mkdir()
-    for name, notebook in executed_notebooks().items():
+    for name, notebook in {**executed_notebooks(), **beside_the_course()}.items():
         nbformat.write(page(notebook), PAGES / f"{name}.ipynb")
     options = ["-W", "--keep-going", "-q", "-b", "html", "-d", ROOT / "build" / "doctrees"]
     done = subprocess.run([sys.executable, "-m", "sphinx", *options, ROOT / "site", OUT], check=False)

@@ -16,6 +16,7 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = re.compile(r"https://github\.com/[\w.-]+/mil-tutorial(?=[\s\"'/)#\]]|$)", re.MULTILINE)
+THREE = "mil-in-one-hour"  # the hub that this notebook is for asks for three buttons
 BADGES = re.compile(r"^(# )?\[!\[Open in Colab\].*$", re.MULTILINE)
 PLACES = ["CITATION.cff", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md", ".github/ISSUE_TEMPLATE/config.yml"]
 
@@ -25,10 +26,13 @@ def badges(repository: str, notebook: str) -> str:
     owner = repository.removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{owner}/blob/main/notebooks/{notebook}.ipynb"
     binder = f"https://mybinder.org/v2/gh/{owner}/main?labpath=notebooks/{notebook}.ipynb"
+    kaggle = f"https://kaggle.com/kernels/welcome?src={repository}/blob/main/notebooks/{notebook}.ipynb"
+    third = notebook == THREE
     return " ".join(
         [
             f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})",
             f"[![Open on Binder](https://mybinder.org/badge_logo.svg)]({binder})",
+            *([f"[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]({kaggle})"] if third else []),
         ]
     )
 
@@ -37,8 +41,8 @@ def main(check: bool) -> int:
     """Write the address and the badges, or name the files where they differ."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     repository = settings["project"]["urls"]["Repository"]
-    scripts = sorted((ROOT / "notebooks" / "scripts").glob("0*.py"))
-    first = scripts[0].stem
+    scripts = sorted((ROOT / "notebooks" / "scripts").glob("*.py"))
+    first = scripts[0].stem  # notebook 1
     differ = []
     for path in [ROOT / "README.md", *(ROOT / p for p in PLACES), *scripts]:
         old = path.read_text(encoding="utf-8")

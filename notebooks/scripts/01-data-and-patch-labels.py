@@ -9,7 +9,7 @@
 # |---|---|
 # | **You will be able to** | say what the course is about, and for whom · open a whole-slide image · find the tissue · cut it into patches · give each patch a label from a tumour mask |
 # | **You need** | Python and NumPy (necessary) · a first idea of what a microscope slide is (helpful) |
-# | **Time** | about 45 minutes to read and do |
+# | **Time** | about 50 minutes to read and do |
 # | **Measured** | runs in 5 s and takes 0.5 GB of memory, on two CPU cores |
 # | **Data** | synthetic slides, drawn by a program. They behave like CAMELYON16, but they do not come from patients |
 #
@@ -111,7 +111,7 @@ plt.show()
 #
 # ## A slide is a pyramid
 #
-# <!-- instructor, 5 min: Common mistake: reading level 3 with a corner in level-3 pixels. The corner is always in level-0 pixels. Let someone predict what a wrong corner would show. -->
+# <!-- instructor, 4 min: Common mistake: reading level 3 with a corner in level-3 pixels. The corner is always in level-0 pixels. Let someone predict what a wrong corner would show. -->
 #
 # A slide file holds the same picture several times, each half as large as the one before. **Level 0** is the full
 # resolution. The others are there so that you can look at the whole without reading a billion pixels.
@@ -140,7 +140,7 @@ plt.show()
 #
 # ## How large is a pixel?
 #
-# <!-- instructor, 3 min: "40x" is a word, µm per pixel is a number. Ask for the width of a lymphocyte (about 7 µm) in pixels. -->
+# <!-- instructor, 2 min: "40x" is a word, µm per pixel is a number. Ask for the width of a lymphocyte (about 7 µm) in pixels. -->
 #
 # Files say it in **µm per pixel** (mpp). People say it as **magnification**: about 0.25 µm is called 40x, about 0.5 µm 20x.
 # So a patch at 20x covers twice as many pixels of a 40x slide, along each side.
@@ -237,7 +237,7 @@ if data.synthetic:
 # %% [markdown]
 # ## TRIDENT does this for hundreds of slides
 #
-# <!-- instructor, 4 min: No need to run TRIDENT in class. Show the folder tree; the files are the ones that the next notebook reads. -->
+# <!-- instructor, 3 min: No need to run TRIDENT in class. Show the folder tree; the files are the ones that the next notebook reads. -->
 #
 # For real work [TRIDENT](https://github.com/mahmoodlab/TRIDENT) finds tissue, cuts patches and computes features with a
 # foundation model such as CONCH v1.5, whose weights need an account, and a GPU to be quick. (Its Otsu segmentation runs on a CPU,

@@ -68,7 +68,7 @@ plt.show()
 # %% [markdown]
 # ## Mean and maximum are the two ends of one knob
 #
-# <!-- instructor, 6 min: Let them vote first: mean or max? Both are right, for different diseases. -->
+# <!-- instructor, 5 min: Let them vote first: mean or max? Both are right, for different diseases. -->
 #
 # Each patch has a score $f_i$, and the bag needs one. **Log-sum-exp** has a knob $r$ for that:
 #
@@ -161,7 +161,7 @@ print("between the ends:", my_knob)
 # %% [markdown]
 # ## The equations
 #
-# <!-- instructor, 6 min: Write shapes under every symbol. Nobody gets lost who knows the shapes. -->
+# <!-- instructor, 5 min: Write shapes under every symbol. Nobody gets lost who knows the shapes. -->
 #
 # For patches $\mathbf{x}_1, \dots, \mathbf{x}_n$ (Ilse, Tomczak and Welling, 2018):
 #
@@ -177,7 +177,7 @@ print("between the ends:", my_knob)
 #
 # ## By hand, for one slide
 #
-# <!-- instructor, 8 min: Common mistake: softmax over the wrong dimension. It sums to 1 over features then, and nothing complains. -->
+# <!-- instructor, 6 min: Common mistake: softmax over the wrong dimension. It sums to 1 over features then, and nothing complains. -->
 
 # %%
 from mil_tutorial import open_data
@@ -214,7 +214,7 @@ plt.show()
 #
 # ## A batch of bags: where the mask comes in
 #
-# <!-- instructor, 8 min: Let someone forget the mask on purpose, and look at the number that changes. -->
+# <!-- instructor, 6 min: Let someone forget the mask on purpose, and look at the number that changes. -->
 #
 # In a padded batch some rows are not patches. They must get weight 0. If $f_i = -\infty$ then $\exp(f_i) = 0$. So we write
 # $-\infty$ there before the softmax. This is the whole model:
@@ -255,7 +255,7 @@ print(sum(p.numel() for p in model.parameters()), "parameters")
 #
 # ## Checks that every MIL model should pass
 #
-# <!-- instructor, 6 min: The most useful section of the course for researchers. Ask which of the checks their own model passes. -->
+# <!-- instructor, 5 min: The most useful section of the course for researchers. Ask which of the checks their own model passes. -->
 #
 # > **Predict:** which of these change the logit of a bag: (a) another order of its patches, (b) ten rows of padding, (c) other bags in the batch?
 
@@ -293,7 +293,7 @@ print(f"without the mask, padding has {weight:.0%} of the attention")
 # %% [markdown]
 # ## One step of learning
 #
-# <!-- instructor, 4 min: A parameter that does not move is the most common silent mistake. -->
+# <!-- instructor, 3 min: A parameter that does not move is the most common silent mistake. -->
 #
 # Does every parameter move? One with no gradient is a mistake that no error message tells you about.
 
@@ -312,7 +312,7 @@ for name, p in model.named_parameters():
 # %% [markdown]
 # ## Gated attention
 #
-# <!-- instructor, 4 min: Skip in the three-hour plan. -->
+# <!-- instructor, 2 min: Skip in the three-hour plan. -->
 #
 # $\tanh$ is nearly a straight line around 0. The paper adds a gate, a second layer with a sigmoid, that multiplies it:
 #
@@ -381,7 +381,7 @@ print("logits and attention equal torchmil's")
 # %% [markdown]
 # ## Does it keep the MIL assumption?
 #
-# <!-- instructor, 8 min: The sentence to remember: nobody told ABMIL that Y is the maximum. Ask what a model could learn instead. -->
+# <!-- instructor, 7 min: The sentence to remember: nobody told ABMIL that Y is the maximum. Ask what a model could learn instead. -->
 #
 # Notebook 2 said $Y = \max(y_1, \dots, y_n)$: a slide is sick **because** one patch is sick. A healthy patch is no reason for
 # anything. But nobody told ABMIL so. It may as well learn "there is a patch that only healthy slides have".
@@ -498,7 +498,7 @@ print("by hand:", (torch.exp(big) / torch.exp(big).sum()).tolist(), " torch.soft
 # %% [markdown]
 # ## Exercises
 #
-# <!-- instructor, 12 min: Exercise 4 is with pencil. Let two people with different answers explain theirs. -->
+# <!-- instructor, 8 min: Exercises 3 and 4; the others are homework. Exercise 4 is with pencil. Let two people with different answers explain theirs. -->
 #
 # **Exercise 1 (★).** Write `softmax(f)` for one bag so that it does not overflow.
 #
