@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -71,12 +72,27 @@ def beside_the_course() -> dict:
     return found
 
 
+def do_and_dont() -> str:
+    """One page of all the notebooks' DO / DON'T lists, as Markdown, from their scripts; it prints on one sheet."""
+    parts = []
+    for script in sorted((ROOT / "notebooks" / "scripts").glob("0*.py")):
+        lines = [line.removeprefix("# ") for line in script.read_text(encoding="utf-8").splitlines()]
+        if "| DO | DON'T |" not in lines:
+            continue
+        rows = itertools.takewhile(lambda line: line.startswith("|"), lines[lines.index("| DO | DON'T |") :])
+        title = next(line.removeprefix("# ") for line in lines if re.match(r"# \d · ", line))
+        parts += [f"**{title}**", "\n".join(rows)]
+    words = "The lists of all notebooks. Print this page: it is one sheet."
+    return "\n\n".join(["# DO / DON'T", words, ":::{div} do-and-dont", *parts, ":::"]) + "\n"
+
+
 def main() -> int:
     """Execute what is not executed yet, and build."""
     shutil.rmtree(PAGES, ignore_errors=True)
     PAGES.mkdir()
     for name, notebook in {**executed_notebooks(), **beside_the_course()}.items():
         nbformat.write(page(notebook), PAGES / f"{name}.ipynb")
+    (PAGES / "do-and-dont.md").write_text(do_and_dont(), encoding="utf-8")
     options = ["-W", "--keep-going", "-q", "-b", "html", "-d", ROOT / "build" / "doctrees"]
     done = subprocess.run([sys.executable, "-m", "sphinx", *options, ROOT / "site", OUT], check=False)
     if done.returncode == 0:

@@ -66,12 +66,17 @@ class _Process:
         self.limits, began = limits, len(tasks)
         words = texts("common")["grade"]
         job = {
-            "token": self.token, "folder": str(folder), "guarded": guarded, "notebook": returned.notebook,
-            "readable": [str(cache_folder().resolve())], "torch": returned.notebook in TORCH,
-            "memory": limits.memory + (1 << 30), "processor_seconds": int(START + 2 * limits.seconds * began),
+            "token": self.token,
+            "folder": str(folder),
+            "guarded": guarded,
+            "notebook": returned.notebook,
+            "readable": [str(cache_folder().resolve())],
+            "torch": returned.notebook in TORCH,
+            "memory": limits.memory + (1 << 30),
+            "processor_seconds": int(START + 2 * limits.seconds * began),
             "words": {name: words[name] for name in ("outside", "network", "programs", "context")},
             "tasks": [{"key": t.key, "context": t.context, "answer": t.answer} for t in tasks],
-        }  # fmt: skip
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mil_tutorial.commands.grading_process"],
             stdin=subprocess.PIPE,
@@ -146,11 +151,22 @@ def _environment(folder: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     home = str(folder)
     return kept | {
-        "HOME": home, "USERPROFILE": home, "TMPDIR": home, "TEMP": home, "TMP": home, "MPLCONFIGDIR": home,
-        "MPLBACKEND": "Agg", "MIL_TUTORIAL_PROGRESS": "off", CACHE_VARIABLE: str(cache_folder().resolve()),
-        "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1",
-    }  # fmt: skip
+        "HOME": home,
+        "USERPROFILE": home,
+        "TMPDIR": home,
+        "TEMP": home,
+        "TMP": home,
+        "MPLCONFIGDIR": home,
+        "MPLBACKEND": "Agg",
+        "MIL_TUTORIAL_PROGRESS": "off",
+        CACHE_VARIABLE: str(cache_folder().resolve()),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONUTF8": "1",
+    }
 
 
 def run_returned(returned: Returned, limits: Limits, *, guarded: bool = True) -> Graded:

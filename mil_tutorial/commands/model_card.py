@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mil_tutorial.commands.checkpoints import TrainedModel, origin
+from mil_tutorial.asking.trained import TrainedModel
+from mil_tutorial.commands.checkpoints import origin
 from mil_tutorial.data import DataRoot
 from mil_tutorial.evaluation.metrics import Estimate, metrics_by_group
 from mil_tutorial.training.predict import Predictions
@@ -40,7 +41,7 @@ def model_card(
     parts = [
         f"# Model card: {Path(checkpoint).name}",
         "**Research and teaching only. Not for clinical use, and not a medical device.**",
-        *([f"**Warning.** {warning}"] if warning else []),
+        *([f"**Warning.** {warning.replace(str(data.root), data.root.name)}"] if warning else []),
         "## Model\n\n" + _model(trained, checkpoint),
         "## Intended use\n\n" + OPEN,
         "## Data and split\n\n" + _data(trained, data, predictions),
@@ -75,7 +76,13 @@ def _model(trained: TrainedModel, checkpoint: str) -> str:
     known = origin(checkpoint)
     if isinstance(known, str):
         return _table(("what", "value"), rows) + f"\n\nRecipe: {known}"
-    return _table(("what", "value"), rows + [row for row in known if row[0] != "record"])
+    return _table(("what", "value"), rows + [(k, _without_paths(v)) for k, v in known if k != "record"])
+
+
+def _without_paths(value: object) -> str:
+    """A card is published: it names no folder of the machine that wrote it."""
+    parts = str(value).split(", ")
+    return ", ".join(p for p in parts if "/" not in p and "\\" not in p) or "see report.html"
 
 
 def _data(trained: TrainedModel, data: DataRoot, predictions: Predictions) -> str:

@@ -28,8 +28,9 @@ def my_knob(my_knob: Any, lse: Any, make_scores: Any, auc: Any) -> None:
     expect(value > 0, "not_above_0", found=value)
     for key, disease in (("too_low", "one patch stands out"), ("too_high", "all patches a little changed")):
         made = (make_scores(disease, seed) for seed in range(20))
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             reached = float(np.mean([auc(y, run(lse, f, value)) for y, f in made]))
+        expect(np.isfinite(reached), "overflow", found=value)
         expect(reached >= LEAST_AUC, key, found=value, reached=reached, least=LEAST_AUC)
 
 

@@ -24,12 +24,12 @@ def take_out(take_out: Any, left_over: Any, puzzle: str, goal: int, X: Mapping[s
         X: features of each slide.
     """
     expect(take_out is not None, "empty")
-    values = array(take_out).ravel()
+    values = array(list(take_out) if isinstance(take_out, (range, set, frozenset)) else take_out).ravel()
+    expect(len(values), "none_gone")
     expect(values.dtype.kind in "iu", "not_whole", found=values[:5])
     n, gone = len(X[puzzle]), sorted({int(i) for i in values})
     expect(all(0 <= i < n for i in gone), "no_such_patch", found=max(gone, key=abs, default=0), last=n - 1)
     expect(len(gone) < n, "all_gone")
-    expect(gone, "none_gone")
     prob = number(run(left_over, puzzle, gone))
     expect(prob < 0.5 or goal >= 50, "still_found", count=len(gone), prob=prob)
     expect(len(gone) <= goal, "too_many", count=len(gone), prob=prob, goal=goal)

@@ -190,27 +190,14 @@ my_threshold = 0.5  # change this number
 
 
 # %% tags=["check"]
-def check_my_threshold(value):
-    try:
-        found = cost(clinic_y, clinic_prob, float(value))
-    except (TypeError, ValueError):
-        return f"Not yet: my_threshold is {value!r:.40}, expected one number from 0 to 1."
-    if not 0 <= float(value) <= 1:
-        return f"Not yet: my_threshold is {value}, expected a number from 0 to 1, as probabilities are."
-    if found >= 90:
-        misses = ((clinic_prob <= float(value)) & (clinic_y == 1)).sum()
-        return (
-            f"Not yet: with {value} the cost is {found}, of which {10 * misses} are for {misses} misses. Get below 90."
-        )
-    return "Right."
+from mil_tutorial.exercises import notebook_5 as check
 
-
-print(check_my_threshold(my_threshold))
+check.my_threshold(my_threshold, cost, clinic_y, clinic_prob)
 
 # %% tags=["solution"]
 # @title Solution of exercise 1
 my_threshold = 0.2
-assert check_my_threshold(my_threshold) == "Right.", check_my_threshold(my_threshold)
+assert check.my_threshold.accepts(my_threshold, cost, clinic_y, clinic_prob)
 new_y = (clinic.random(300) < 0.2).astype(int)
 new_prob = 1 / (1 + np.exp(-clinic.normal(3 * new_y - 2, 1.2)))
 print(
@@ -273,6 +260,8 @@ SEEDS = range(5 if data.synthetic else 2)  # on large bags a run takes its time
 FEW = SEEDS[:3]
 several_seeds("mean pooling", MeanPool, FEW)
 several_seeds("log-sum-exp", LSEPool, FEW)
+
+# %%
 several_seeds("max pooling", MaxPool, FEW)
 
 # %%
@@ -473,7 +462,7 @@ if HOSPITALS:
 # *What to see: dark blue is much attention, an orange frame is tumour. Left the model from above, right the one that was fooled. Both look at the
 # tumour. The patch AUC on the right is a little lower, but nobody would suspect this map. The answer leans on the scanner all the same.*
 #
-# The scanner is in **every** patch, so no patch has to be looked at for it. A map shows where the model looked, not what it saw there. Three
+# A trick that sits in a few patches, such as a pen mark, attention maps tend to show ([arXiv:2407.02484](https://arxiv.org/abs/2407.02484)). The scanner is in **every** patch, so no patch has to be looked at for it. A map shows where the model looked, not what it saw there. Three
 # checks that do show it: the AUC **within** each hospital (above); the answers on healthy slides, **by hospital**; and how well the features alone tell the hospital.
 
 # %%
@@ -493,7 +482,7 @@ if HOSPITALS:
 
 # %% [markdown]
 # The features name the scanner of most slides, and so do those of foundation models: PathoROB found the signature of the medical centre in every encoder that it tested
-# ([Nature Communications 2026](https://doi.org/10.1038/s41467-026-73923-2); see also [arXiv:2407.02484](https://arxiv.org/abs/2407.02484)). What can one do? **Both labels from every hospital.** As many training slides as
+# ([Nature Communications 2026](https://doi.org/10.1038/s41467-026-73923-2)). What can one do? **Both labels from every hospital.** As many training slides as
 # before, drawn so that the scanner says nothing:
 
 # %%
@@ -716,7 +705,7 @@ print("equal to scikit-learn's")
 # organ, no other stain. **It is not for clinical use.** That also holds for a model trained on CAMELYON16: slides of two Dutch hospitals, women with breast cancer, chosen for a challenge
 # and not drawn from a clinic. Who is not in the data is not in the score. A good number can do harm: people trust a machine more than they should when they are tired.
 #
-# Such things belong **beside the weights**, on one page: a *model card* (as asked for in [arXiv:2204.14226](https://arxiv.org/abs/2204.14226)). `mil-tutorial evaluate --out results` writes
+# Such things belong **beside the weights**, on one page: a *model card* ([arXiv:1810.03993](https://arxiv.org/abs/1810.03993)). `mil-tutorial evaluate --out results` writes
 # one, `results/model_card.md`, from what it measures: data, split, recipe, metrics with intervals, results by lesion size and by scanner, limits. What only you know, such as the intended use, it leaves open for you to fill in.
 #
 # ## What can go wrong
@@ -742,26 +731,15 @@ except ValueError as error:
 
 
 # %% tags=["exercise"]
-def sensitivity(y, called): ...  # write your code here
+def sensitivity(y, called):
+    """A share from 0 to 1. sensitivity(np.array([1, 0]), np.array([1, 1])) is 1.0."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_sensitivity(function):
-    for y, c, right in [
-        ([1, 1, 0], [1, 0, 1], 0.5),
-        ([0, 1, 1, 1], [0, 1, 1, 1], 1.0),
-        ([1, 1, 0, 0], [1, 0, 1, 1], 0.5),
-        ([1, 0], [0, 0], 0.0),
-    ]:
-        answer = function(np.array(y), np.array(c))
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        if not abs(answer - right) <= 1e-6:
-            return f"Not yet: for y = {y} and called = {c} it gives {answer}, expected {right}."
-    return "Right."
+from mil_tutorial.exercises import notebook_5 as check
 
-
-print(check_sensitivity(sensitivity))
+check.sensitivity(sensitivity)
 
 
 # %% tags=["solution"]
@@ -770,7 +748,7 @@ def sensitivity(y, called):
     return (called[y == 1] == 1).mean()
 
 
-assert check_sensitivity(sensitivity) == "Right.", check_sensitivity(sensitivity)
+assert check.sensitivity.accepts(sensitivity)
 assert np.isclose(sensitivity(test.Y, called), metrics["sensitivity"].value)
 print(f"{sensitivity(test.Y, called):.3f}")
 
@@ -781,35 +759,15 @@ print(f"{sensitivity(test.Y, called):.3f}")
 
 
 # %% tags=["exercise"]
-def bootstrap_interval(y, prob, n=500): ...  # write your code here
+def bootstrap_interval(y, prob, n=500):
+    """Two numbers, low and high, such as (0.85, 0.96)."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-from mil_tutorial import auc_interval
+from mil_tutorial.exercises import notebook_5 as check
 
-
-def check_bootstrap(function):
-    rng = np.random.default_rng(3)
-    y = np.tile([0, 1], 100)
-    prob = y + rng.normal(0, 1, 200)
-    answer, known = function(y, prob), auc_interval(y, prob)
-    if answer is None:
-        return "Not yet: the function returns nothing."
-    if np.shape(answer) != (2,):
-        return f"Not yet: it gives {answer!r:.80}, expected two numbers, low and high."
-    low, high = answer
-    if not low < known.value < high:
-        return f"Not yet: for 200 made-up slides the interval {low:.3f} to {high:.3f} does not hold the AUC {known.value:.3f}."
-    ratio = (high - low) / (known.high - known.low)
-    if not 0.88 < ratio < 1.18:
-        return (
-            f"Not yet: for 200 made-up slides the interval is {ratio:.2f} times as wide as DeLong's, expected about 1. As many slides in each"
-            " draw as there are? The 2.5 % and 97.5 % points, not the smallest and largest value?"
-        )
-    return "Right."
-
-
-print(check_bootstrap(bootstrap_interval))
+check.bootstrap_interval(bootstrap_interval)
 
 
 # %% tags=["solution"]
@@ -824,7 +782,7 @@ def bootstrap_interval(y, prob, n=500):
     return np.quantile(values, [0.025, 0.975])
 
 
-assert check_bootstrap(bootstrap_interval) == "Right.", check_bootstrap(bootstrap_interval)
+assert check.bootstrap_interval.accepts(bootstrap_interval)
 print("AUC between {:.3f} and {:.3f}".format(*bootstrap_interval(test.Y, test.prob)))
 
 # %% [markdown]
@@ -836,34 +794,15 @@ print("AUC between {:.3f} and {:.3f}".format(*bootstrap_interval(test.Y, test.pr
 
 
 # %% tags=["exercise"]
-def paired_p_value(y, prob_a, prob_b, n=500): ...  # write your code here
+def paired_p_value(y, prob_a, prob_b, n=500):
+    """A probability. For the same model twice it is 1.0."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_paired(function):
-    rng = np.random.default_rng(1)
-    y = np.tile([0, 1], 30)
-    good, bad = y + rng.normal(0, 0.4, 60), rng.random(60)
-    rng = np.random.default_rng(1)
-    hard = y + rng.normal(0, 1.2, 60)  # slides that are hard for both: only a paired test sees the small gain
-    better, base = hard + 0.125 * (2 * y - 1) + rng.normal(0, 0.05, 60), hard + rng.normal(0, 0.05, 60)
-    rng = np.random.default_rng(3)
-    one, other = y + rng.normal(0, 1, 60), y + rng.normal(0, 1.3, 60)
-    for what, a, b, low, high in [("the same model twice", good, good, 0.99, 1.0), ("a good and a blind model", good, bad, 1e-9, 0.02),
-                                  ("a blind and a good model", bad, good, 1e-9, 0.02),
-                                  ("two models with the same hard slides", better, base, 1e-9, 0.03),
-                                  ("two models of similar quality", one, other, 0.45, 0.8)]:  # fmt: skip
-        answer = function(y, a, b)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        if answer == 0:
-            return "Not yet: p must never be 0. Count the true arrangement among the draws."
-        if not low <= answer <= high:
-            return f"Not yet: for {what} it gives p = {answer:.3f}, expected {low:.2g} to {high:.2g}."
-    return "Right."
+from mil_tutorial.exercises import notebook_5 as check
 
-
-print(check_paired(paired_p_value))
+check.paired_p_value(paired_p_value)
 
 
 # %% tags=["solution"]
@@ -879,7 +818,7 @@ def paired_p_value(y, prob_a, prob_b, n=500):
     return (1 + hits) / (1 + n)
 
 
-assert check_paired(paired_p_value) == "Right.", check_paired(paired_p_value)
+assert check.paired_p_value.accepts(paired_p_value)
 print("a model against itself: p =", paired_p_value(test.Y, test.prob, test.prob))
 
 # %% [markdown]
@@ -903,19 +842,14 @@ print("a model against itself: p =", paired_p_value(test.Y, test.prob, test.prob
 #
 # ### Quiz
 #
-# 1. *The interval of model A is 0.90 to 0.97, that of B 0.88 to 0.96. Is A better?*
-#    <details><summary>Answer</summary>These numbers do not show it. Compare both on the same slides, pair by pair.</details>
-# 2. *Why do we resample slides and not patches?*
-#    <details><summary>Answer</summary>Slides are what a new hospital brings. Patches of one slide are not independent, and intervals from them are far too narrow.</details>
-# 3. *May you look at missed test slides and then change the model?*
-#    <details><summary>Answer</summary>You may look. But after a change made because of them, these slides are no test any more.</details>
-# 4. *Accuracy is 0.95, and 95 % of the slides are normal. What do you know?*
-#    <details><summary>Answer</summary>Nothing yet. A model that says "normal" to everything reaches that, too. Look at sensitivity, specificity and AUC.</details>
-# 5. *Temperature scaling: does it change the AUC?*
-#    <details><summary>Answer</summary>No. All logits are divided by one positive number, so their order stays. It changes how far from 0.5 the probabilities are.</details>
-# 6. *AUC 0.99, and the attention lies on the tumour. What can still be wrong?*
-#    <details><summary>Answer</summary>The model may read the hospital: it is in every patch, so a map does not show it. Ask for the AUC within each hospital.</details>
-#
+# {quiz}
+
+# %% tags=["quiz"]
+from mil_tutorial.exercises.quizzes import answer_quiz
+
+answer_quiz(5, "")  # your six letters between the quotes: they are remembered on this computer, and nowhere else
+
+# %% [markdown]
 # ### References
 #
 # - C. Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017, [arXiv:1706.04599](https://arxiv.org/abs/1706.04599).
@@ -928,7 +862,11 @@ print("a model against itself: p =", paired_p_value(test.Y, test.prob, test.prob
 # - A. Mammadov et al., *Reducing Variability of Multiple Instance Learning Methods for Digital Pathology*, 2025, [arXiv:2507.00292](https://arxiv.org/abs/2507.00292).
 # - J. Kömen et al., *Towards robust foundation models for digital pathology* (PathoROB), Nature Communications 17 (2026), [doi:10.1038/s41467-026-73923-2](https://doi.org/10.1038/s41467-026-73923-2).
 #
-# The [bibliography](https://mil-tutorial.github.io/mil-tutorial/bibliography.html) has more.
+# - T. Albuquerque et al., *Characterizing the Interpretability of Attention Maps in Digital Pathology*, 2024, [arXiv:2407.02484](https://arxiv.org/abs/2407.02484).
+# - H. Jafarinia et al., *Navigating the MIL Trade-Off: Flexible Pooling for Whole Slide Image Classification*, NeurIPS 2025. Log-sum-exp.
+# - M. Mitchell et al., *Model Cards for Model Reporting*, FAT* 2019, [arXiv:1810.03993](https://arxiv.org/abs/1810.03993).
+#
+# The bibliography on the course's website has more.
 #
 # **Next:** notebook 6 asks where in the slide the model looked, and what that may claim.
 

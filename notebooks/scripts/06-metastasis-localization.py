@@ -274,14 +274,8 @@ from mil_tutorial import deletion_insertion, patch_scores
 
 sure = min(0.8, max(probability[n] for n in tumor_slides))  # 0.8, unless the model is that sure of no slide
 sure_slides = [n for n in tumor_slides if probability[n] >= sure][: None if data.synthetic else 5]
-tested = [
-    "attention x n",
-    "gradient x input",
-    "logit contribution",
-    "integrated gradients",
-    "single patch",
-    "leave one out",
-]
+by_asking = ["integrated gradients", "single patch", "leave one out"]
+tested = ["attention x n", "gradient x input", "logit contribution", *by_asking]
 all_scores = {n: patch_scores(model, X[n]) | perturbation_scores(model, X[n]) for n in sure_slides}
 curves = {}
 for name in sure_slides:
@@ -304,10 +298,11 @@ print(
     f"{len(sure_slides)} tumour slides that the model calls tumour with at least {sure:.2f}; mean probability while patches go"
 )
 print(f"{'':22s} {'first third gone':22s} {'whole curve':22s} insertion")
+early = {}
 for key in [*tested, "random order"]:
     gone, there = zip(*[curves[key, name] for name in sure_slides])
-    early = [c.prob[c.share <= 1 / 3].mean() for c in gone]
-    parts = [mean_and_interval(values) for values in (early, [c.area for c in gone], [c.area for c in there])]
+    early[key] = [c.prob[c.share <= 1 / 3].mean() for c in gone]
+    parts = [mean_and_interval(values) for values in (early[key], [c.area for c in gone], [c.area for c in there])]
     print(f"{key:22s} {'  '.join(parts)}")
 
 # %%
@@ -332,8 +327,8 @@ plt.show()
 # *What to see: left, a line that falls early knows what the model uses. Orange, attention, falls at first almost as fast as the best, and then **climbs back** to
 # where it began. Right, all coloured lines lie at 1: one good patch is enough, so insertion does not tell them apart here.*
 #
-# This is the figure to remember, because one number would have misled us twice. By the whole curve, attention looks hardly better than a random order. By the first third it is clearly better
-# than that, and its interval overlaps with that of the others: **it finds the first patches that matter.** Why the climb? When those are gone, what is left is what attention cared least for, such as glass.
+# This is the figure to remember, because one number would have misled us. By the whole curve, attention looks hardly better than a random order. By the first third it is clearly
+# better than that: **it finds the first patches that matter.** Why the climb? When those are gone, what is left is what attention cared least for, such as glass.
 # Attention must go somewhere, and on such a bag the classifier's opinion is untrained. The contribution, single patches and integrated gradients include that opinion and take such patches away, too.
 # So: attention says where the model looks, **not what it concludes**; and the end of a deletion curve asks about slides that do not exist.
 #
@@ -360,9 +355,12 @@ def fewest(name, key):
     return next((k for k in range(1, min(50, len(order))) if left_over(name, order[:k]) < 0.5), 50)
 
 
+# %%
 need = {n: (fewest(n, "attention x n"), fewest(n, "logit contribution")) for n in sure_slides}
 puzzle = max(sure_slides, key=lambda n: need[n][0] - need[n][1] if need[n][0] < 50 else -50)
 goal = min(fewest(puzzle, key) for key in tested)
+as_few = sum(a <= c < 50 for a, c in need.values())
+print(f"attention needs no more patches than the contribution on {as_few} of {len(need)} slides")
 print(
     f"{puzzle}: {len(X[puzzle])} patches; in the order of attention {need[puzzle][0]} must go. Can you do it with {goal}?"
 )
@@ -377,22 +375,9 @@ take_out = np.argsort(-all_scores[puzzle]["attention x n"])[:goal]  # change thi
 
 
 # %% tags=["check"]
-def check_take_out(patches_gone):
-    try:
-        gone = sorted({int(i) for i in patches_gone})
-    except (TypeError, ValueError):
-        return f"Not yet: take_out is {patches_gone!r:.60}, expected the numbers of patches."
-    if any(not 0 <= i < len(X[puzzle]) for i in gone) or len(gone) == len(X[puzzle]):
-        return f"Not yet: the slide has patches 0 to {len(X[puzzle]) - 1}, and one must stay."
-    prob = left_over(puzzle, gone)
-    if prob >= 0.5 and goal < 50:
-        return f"Not yet: without these {len(gone)} patches the probability is {prob:.2f}, expected below 0.50."
-    if len(gone) > goal:
-        return f"Not yet: the probability is {prob:.2f}, but {len(gone)} patches are more than {goal}."
-    return "Right."
+from mil_tutorial.exercises import notebook_6 as check
 
-
-print(check_take_out(take_out))
+check.take_out(take_out, left_over, puzzle, goal, X)
 
 # %% tags=["solution"]
 # @title Solution of exercise 1
@@ -400,7 +385,7 @@ for key in tested:
     print(f"{key:21s} {fewest(puzzle, key)} patches")
 best = min(tested, key=lambda key: fewest(puzzle, key))
 take_out = np.argsort(-all_scores[puzzle][best])[:goal]
-assert check_take_out(take_out) == "Right.", check_take_out(take_out)
+assert check.take_out.accepts(take_out, left_over, puzzle, goal, X)
 
 # %% [markdown]
 # ## Counterfactual slides: what if?
@@ -457,8 +442,8 @@ for title, net in nets.items():
 # %% [markdown]
 # Two surprises. Without the *labelled* patches most slides stay tumour: a patch with 40 % tumour is labelled "normal", and the model sees it. A patch label is a **threshold**, not the truth.
 #
-# And ABMIL still says "tumour" to some slides with **no tumour left at all**: those whose lesion was large, where only half of the patches remain. Max pooling never does. Attention always adds up to 1,
-# so on a bag that looks like none in training it must go somewhere, and the classifier has an opinion on everything. A deletion curve that rises again at its end is the same effect.
+# And some slides stay tumour with **no tumour left at all**. They are those with a large lesion: less than half of their patches remain. Such a bag is no healthy slide but a part of one, and looks like none in
+# training. Attention always adds up to 1, so it must go somewhere, and the classifier has an opinion on everything; the mean divides by fewer patches. Max pooling never falls for it here. A deletion curve that climbs back is the same effect.
 #
 # Then, **a lesion is put in**: $k$ tumour patches of one slide, into each healthy slide. From which $k$ on does a model find it? The interval is over both, the slides that
 # give and the slides that receive.
@@ -480,6 +465,7 @@ def share_found(title, k):
     return called
 
 
+# %%
 def two_way_interval(called, n=500):
     """95 % interval when givers and receivers are drawn again."""
     g, r = called.shape
@@ -496,26 +482,20 @@ for title, color, line in [("ABMIL", "#D55E00", "-"), ("max", "#0072B2", "--"), 
         low, high = np.transpose([two_way_interval(part) for part in parts])
         ax.plot(ks, means, color=color, ls=line, marker="o", label=title)
         ax.fill_between(ks, low, high, color=color, alpha=0.15)
-        print(
-            f"{title:5s}", "  ".join(f"k={k}: {m:.2f} [{a:.2f}, {b:.2f}]" for k, m, a, b in zip(ks, means, low, high))
-        )
-ax.set(
-    xscale="log",
-    xticks=ks,
-    xticklabels=ks,
-    xlabel="tumour patches put into a healthy slide",
-    ylabel="share found",
-    ylim=(0, 1.03),
-)
+        words = [f"k={k}: {m:.2f} [{a:.2f}, {b:.2f}]" for k, m, a, b in zip(ks, means, low, high)]
+        print(f"{title:5s}", "  ".join(words))
+ax.set(xscale="log", xlabel="tumour patches put into a healthy slide", ylabel="share found", ylim=(0, 1.03))
+ax.set_xticks(ks, ks)
+ax.minorticks_off()
 ax.set_title(f"The smallest lesion that is found: {len(givers)} givers, {len(normal_slides)} receivers")
 ax.legend()
 plt.show()
 
 # %% [markdown]
-# *What to see: the further left a line is high, the smaller a lesion may be. A patch is a quarter of a millimetre wide, so one patch is a micrometastasis. Max and ABMIL find most lesions of one or
-# two patches; the mean needs many, because it divides the lesion by the size of the slide.*
+# *What to see: the further left a line is high, the smaller a lesion may be. A patch is a quarter of a millimetre wide, so one patch is a small micrometastasis. Max and ABMIL find nearly all lesions of one
+# patch and all of two; the mean needs about eight, because it divides the lesion by the size of the slide.*
 #
-# The band is as wide as four givers make it. And pasted patches are whole tumour from large lesions, often from the other scanner: a real lesion of this size is paler at its edge, so it is harder. (Notebook 5: the slides with isolated cells are the ones that are missed.)
+# That sounds better than it is. The patches come from the middle of large lesions, all tumour, often from the other scanner, and four givers are few. The slides that are *missed* (notebook 5) have isolated cells: a few per cent of a patch. A curve over **patches** says nothing about lesions smaller than one.
 #
 # ## Would another run draw the same map? Seeds and epochs
 #
@@ -547,6 +527,11 @@ for weights in diary:
 
 # %%
 others = [attention_of(train_model(seed)[0]) for seed in ([1, 2] if data.synthetic else [])]
+if others:
+    words = "seed 1 against seed 2: rank correlation {:.2f} [{:.2f}, {:.2f}]"
+    print(words.format(*agreement(*others)))
+
+# %%
 fig, ax = plt.subplots(figsize=(7, 3))
 value, low, high = np.transpose(by_epoch)
 epochs = np.arange(1, len(value) + 1)
@@ -563,12 +548,14 @@ ax.set(
     ylim=(0, 1.03),
     title="Settled within a run, and elsewhere in the next",
 )
-ax.legend(loc="lower right")
+ax.legend(loc="center right")
 plt.show()
 
 # %% [markdown]
-# *What to see: blue: within this run the order is nearly fixed after a few epochs. Orange: the two other seeds agree with it far less. A map that does not change any more is
+# *What to see: blue: within this run the order is nearly fixed after a few epochs. Orange: the two other seeds order the patches quite differently. A map that has stopped changing is
 # not yet the right map.*
+#
+# The line printed first says more: those two agree well *with each other*. So it is not noise. There are at least two ways to order the patches of these slides, and the seed chooses.
 #
 # In our runs attention settles early; others saw it swing from epoch to epoch, in four attention models on two data sets ([ASMIL](https://arxiv.org/abs/2603.06658), ICLR 2026). Draw your own figure
 # before you trust one map: show several seeds, or their mean.
@@ -664,24 +651,11 @@ from pathlib import Path
 
 from mil_tutorial import write_geojson
 
-out = Path("outputs")
-view_heatmap(
-    data.slide_path(wsi_name),
-    patches.coords,
-    side,
-    scores,
-    y_inst[wsi_name],
-    title=wsi_name,
-    html=out / f"{wsi_name}.html",
-)
-write_geojson(
-    out / f"{wsi_name}.geojson",
-    patches.coords,
-    side,
-    scores,
-    labels=y_inst[wsi_name],
-    regions=("attention x n", 3.0),  # patches with more than three fair shares
-)
+out, truth_of = Path("outputs"), y_inst[wsi_name]
+page = {"title": wsi_name, "html": out / f"{wsi_name}.html"}
+view_heatmap(data.slide_path(wsi_name), patches.coords, side, scores, truth_of, **page)
+hot = ("attention x n", 3.0)  # patches with more than three fair shares
+write_geojson(out / f"{wsi_name}.geojson", patches.coords, side, scores, labels=truth_of, regions=hot)
 print(sorted(p.name for p in out.iterdir()))
 
 # %% [markdown]
@@ -714,6 +688,29 @@ print(f"patch AUC of shuffled attention: {np.nanmean(shuffled):.3f}")
 assert abs(np.nanmean(shuffled) - 0.5) < 0.1
 
 # %% [markdown]
+# ## Ask a slide that the model has never seen
+#
+# <!-- instructor, 4 min: Let somebody else name a test slide. Read the warnings aloud before the probability. -->
+#
+# This is what all six notebooks were for. The model goes into one file, with what its training slides are like. Then a slide comes in. `mil-tutorial predict` does
+# the same for any slide file: it finds the tissue, cuts the patches, computes the features.
+
+# %%
+from mil_tutorial import TrainedModel, know_slides, predict_slide
+
+train_set, _ = split_bags(dataset, seed=0)
+known = know_slides(train_set, val_set, encoder=data.encoder, synthetic=data.synthetic)  # to notice an unlike slide
+trained = TrainedModel(model, False, data.encoder, thresholds["ABMIL"], 0, tuple(dataset.get_bag_names()), known)
+trained.save(out / "abmil.pt")
+answer = predict_slide(data.slide_path(puzzle), out / "abmil.pt", features=data.trident_dir, progress=False)
+print(f"{puzzle}: tumour probability {answer.probability:.2f}, threshold {answer.threshold:.2f}")
+answer
+
+# %% [markdown]
+# *What to see: the answer, the reasons to doubt it, and the patches that decided, on one card. The map is the contribution, one of the scores that did well in the
+# deletion test. It is a finding of a model on a synthetic slide, and no diagnosis.*
+
+# %% [markdown]
 # ## Exercises
 #
 # <!-- instructor, 9 min: Exercise 4 joins patches and FROC; do it together if time is short. -->
@@ -724,26 +721,15 @@ assert abs(np.nanmean(shuffled) - 0.5) < 0.1
 
 
 # %% tags=["exercise"]
-def fair_share(raw): ...  # write your code here
+def fair_share(raw):
+    """One value for each patch. fair_share(np.zeros(4)) is [1, 1, 1, 1]."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_fair_share(function):
-    for raw in [np.zeros(4), np.array([0.0, 1.0, 2.0]), f]:
-        answer = function(raw)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        answer = np.asarray(answer)
-        if not np.isfinite(answer).all():
-            return "Not yet: some values are not finite. Does something overflow?"
-        if abs(np.mean(answer) - 1) > 1e-5:
-            return f"Not yet: the mean is {np.mean(answer):.3f}, expected 1."
-        if not np.allclose(answer, attention_times_n(raw), atol=1e-5):
-            return "Not yet: the mean is right, the values are not. Is it a softmax?"
-    return "Right."
+from mil_tutorial.exercises import notebook_6 as check
 
-
-print(check_fair_share(fair_share))
+check.fair_share(fair_share)
 
 
 # %% tags=["solution"]
@@ -753,7 +739,7 @@ def fair_share(raw):
     return e / e.sum() * len(raw)
 
 
-assert check_fair_share(fair_share) == "Right.", check_fair_share(fair_share)
+assert check.fair_share.accepts(fair_share)
 print(f"the patch with most attention has {fair_share(f).max():.1f} times its fair share")
 
 # %% [markdown]
@@ -764,24 +750,15 @@ print(f"the patch with most attention has {fair_share(f).max():.1f} times its fa
 
 
 # %% tags=["exercise"]
-def pointing_game(scores, truths): ...  # write your code here
+def pointing_game(scores, truths):
+    """A share of slides. pointing_game([np.array([0.1, 0.9])], [np.array([0, 1])]) is 1.0."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_pointing_game(function):
-    some_scores = [np.array([0.1, 0.9, 0.2]), np.array([0.8, 0.2, 0.1]), np.array([0.3, 0.4, 0.1])]
-    some_truths = [np.array([0, 1, 0]), np.array([0, 1, 0]), np.array([1, 1, 0])]
-    answer = function(some_scores, some_truths)
-    if answer is None:
-        return "Not yet: the function returns nothing."
-    if np.ndim(answer):
-        return "Not yet: the function returns several values, expected one number: the fraction of slides that hit."
-    if not abs(answer - 2 / 3) <= 1e-6:
-        return f"Not yet: for three slides of which two hit, it gives {answer:.3f}, expected 0.667. A slide may have several tumour patches."
-    return "Right."
+from mil_tutorial.exercises import notebook_6 as check
 
-
-print(check_pointing_game(pointing_game))
+check.pointing_game(pointing_game)
 
 
 # %% tags=["solution"]
@@ -790,7 +767,7 @@ def pointing_game(scores, truths):
     return np.mean([truth[score.argmax()] == 1 for score, truth in zip(scores, truths)])
 
 
-assert check_pointing_game(pointing_game) == "Right.", check_pointing_game(pointing_game)
+assert check.pointing_game.accepts(pointing_game)
 found_by_attention = pointing_game([attention[name] for name in tumor_slides], [y_inst[name] for name in tumor_slides])
 print(f"attention points at tumour on {found_by_attention:.0%} of the tumour slides")
 
@@ -802,30 +779,15 @@ print(f"attention points at tumour on {found_by_attention:.0%} of the tumour sli
 
 
 # %% tags=["exercise"]
-def find_peaks(score, coords, radius): ...  # write your code here
+def find_peaks(score, coords, radius):
+    """Numbers of patches, the best first. With three patches far from each other it takes all three."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_find_peaks(function):
-    coords = np.array([[0, 0], [10, 0], [20, 0], [100, 0], [100, 9]])
-    cases = [
-        ([0.1, 0.9, 0.2, 0.3, 0.4], 15, [1, 4]),
-        ([0.9, 0.8, 0.7, 0.1, 0.2], 15, [0, 2, 4]),
-        ([0.5, 0.4, 0.3, 0.2, 0.1], 1, [0, 1, 2, 3, 4]),
-        ([0.9, 0.8, 0.7, 0.2, 0.1], 10, [0, 1, 2, 3]),
-    ]
-    for score, radius, right in cases:
-        answer = function(np.array(score), coords, radius)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        if np.ndim(answer) != 1:
-            return "Not yet: expected a list of the numbers of the patches, not their coordinates."
-        if [int(i) for i in answer] != right:
-            return f"Not yet: for scores {score} and radius {radius} it gives {[int(i) for i in answer]}, expected {right}."
-    return "Right."
+from mil_tutorial.exercises import notebook_6 as check
 
-
-print(check_find_peaks(find_peaks))
+check.find_peaks(find_peaks)
 
 
 # %% tags=["solution"]
@@ -838,7 +800,7 @@ def find_peaks(score, coords, radius):
     return taken
 
 
-assert check_find_peaks(find_peaks) == "Right.", check_find_peaks(find_peaks)
+assert check.find_peaks.accepts(find_peaks)
 print(
     "three of five patches:",
     [
@@ -869,17 +831,14 @@ print(
 #
 # ### Quiz
 #
-# 1. *On a healthy slide, one patch has 20 times its fair share of attention. Is it tumour?*
-#    <details><summary>Answer</summary>No. Attention is always shared out. Look at the slide's probability and at the patch's contribution.</details>
-# 2. *Why do isolated tumour cells count neither way in FROC?*
-#    <details><summary>Answer</summary>Experts disagree on them. Finding one is not rewarded, and is no false alarm either.</details>
-# 3. *Why are normal slides part of FROC?*
-#    <details><summary>Answer</summary>False alarms on healthy slides cost a doctor's time, too.</details>
-# 4. *A lesion is hit by three detections. How often does it count?*
-#    <details><summary>Answer</summary>Once, with the highest of the three. The others are neither hits nor false alarms.</details>
-# 5. *Deleting the patches of highest attention does not change the probability. What does that tell?*
-#    <details><summary>Answer</summary>That this attention does not explain the answer: other patches carry it as well. A heatmap of it would look convincing, and mislead.</details>
-#
+# {quiz}
+
+# %% tags=["quiz"]
+from mil_tutorial.exercises.quizzes import answer_quiz
+
+answer_quiz(6, "")  # your five letters between the quotes: they are remembered on this computer, and nowhere else
+
+# %% [markdown]
 # ### References
 #
 # - S. Jain, B. C. Wallace, *Attention is not Explanation*, NAACL 2019, [arXiv:1902.10186](https://arxiv.org/abs/1902.10186).
@@ -898,3 +857,8 @@ print(
 print(
     f"Key result: patch AUC {patch_auc:.3f}, attention points at tumour on {hits:.0%} of tumour slides, FROC {result.score:.3f}"
 )
+
+# %%
+from mil_tutorial.exercises.certificate import show_progress
+
+show_progress(name="")  # your name between the quotes: a certificate with what you have solved

@@ -156,4 +156,5 @@ def test_test_slides_that_were_trained_on_are_named(tmp_path, capsys, tree):
     assert main(["evaluate", "--data", str(tree), "--checkpoint", str(out), "--out", str(report)]) == 0
     warning = capsys.readouterr().err
     assert "14 of 14 test slides" in warning and "trained or validated on them" in warning
-    assert "say nothing about new slides" in (report / "report.html").read_text(encoding="utf-8")
+    for file in ("report.html", "model_card.md"):
+        assert "say nothing about new slides" in (report / file).read_text(encoding="utf-8")

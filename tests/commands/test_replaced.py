@@ -81,9 +81,22 @@ def test_a_record_of_another_checkpoint_is_not_taken_for_this_one_s(root, tmp_pa
     evaluate = ["evaluate", "--data", root, "--checkpoint", tmp_path / "0.pt", "--out", tmp_path / "out"]
     assert run(*evaluate) == 0
     assert "of another checkpoint" not in (tmp_path / "out" / "report.html").read_text()
+    card = (tmp_path / "out" / "model_card.md").read_text(encoding="utf-8")
+    for words in (
+        "Not for clinical use",
+        "## Intended use",
+        "| auc |",
+        "## Limits",
+        "| seed | 0 |",
+        "epochs 1",
+        "| test slides |",
+    ):
+        assert words in card, words
+    assert str(tmp_path) not in card  # a card is published: it names no folder of this machine
     shutil.copy(tmp_path / "1.pt", tmp_path / "0.pt")
     assert run(*evaluate) == 0
-    assert "of another checkpoint" in (tmp_path / "out" / "report.html").read_text()
+    for file in ("report.html", "model_card.md"):
+        assert "of another checkpoint" in (tmp_path / "out" / file).read_text(encoding="utf-8")
 
 
 def test_a_digest_sees_the_middle_of_a_large_file(tmp_path):

@@ -12,13 +12,14 @@ NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 RIGHT = "Right."
 
 # Answers to the exercises of notebook 1, as cells.
-WIDTH = "width_mm = patch_size_level0 * mpp / 1000"
+MINIMUM = "my_minimum = min(tissue_share(x, y) for x, y in coords[labels.label == 1].tolist())"
 ABOVE = "def patches_above(fraction, threshold):\n    return int((fraction > threshold).sum())"
 LEVEL = (
     "def choose_level(downsamples, side, px):\n"
     "    return max((i for i, f in enumerate(downsamples) if side / f >= px), default=0)"
 )
-GOOD = {"width_mm": WIDTH, "patches_above": ABOVE, "choose_level": LEVEL}
+HELPED = "def patches_above(fraction, threshold):\n    return my_count(fraction > threshold)"
+GOOD = {"my_minimum": MINIMUM, "patches_above": ABOVE, "choose_level": LEVEL}
 
 
 def above(body: str, before: str = "") -> str:
@@ -76,7 +77,7 @@ def cases(outside: Path) -> dict[str, tuple[str | bytes, dict[str, str] | str]]:
         outside: a folder that nobody may write to, with a file secret.txt that nobody may read.
     """
     o = outside.as_posix()
-    stub = {"width_mm": "width_mm = None", "patches_above": above("return None"), "choose_level": LEVEL}
+    stub = {"my_minimum": "my_minimum = None", "patches_above": above("return None"), "choose_level": LEVEL}
     half = GOOD | {"choose_level": "def choose_level(downsamples, side, px):\n    return 0"}
     bad = "Your code stopped with"
 
@@ -92,17 +93,17 @@ def cases(outside: Path) -> dict[str, tuple[str | bytes, dict[str, str] | str]]:
         "02_half_right": (notebook(half), {"choose_level": "still fine enough"}),
         "03_untouched": (
             notebook({}),
-            {"patch_width": "Not yet", "patches_above": "returns nothing", "choose_level": "returns nothing"},
+            {"my_minimum": "Not yet", "patches_above": "returns nothing", "choose_level": "returns nothing"},
         ),
         "04_all_wrong": (
             notebook(
                 {
-                    "width_mm": "width_mm = 1.0",
+                    "my_minimum": "my_minimum = 1.0",
                     "patches_above": above("return (fraction > threshold).mean()"),
                     "choose_level": "def choose_level(downsamples, side, px):\n    return len(downsamples) - 1",
                 }
             ),
-            {"patch_width": "Not yet", "patches_above": "how many", "choose_level": "pixels wide"},
+            {"my_minimum": "you lose", "patches_above": "how many", "choose_level": "pixels wide"},
         ),
         "05_hangs": one("while True: pass", "no answer after"),
         "06_hangs_at_the_top": one("pass", "no answer after", "while True: pass"),
@@ -122,7 +123,7 @@ def cases(outside: Path) -> dict[str, tuple[str | bytes, dict[str, str] | str]]:
         "20_calls_home": one("import socket; socket.create_connection(('127.0.0.1', 9), 2)", bad),
         "21_starts_a_shell": one(f"import subprocess; subprocess.run('touch {o}/shell', shell=True)", bad),
         "22_forks": one("import os\nwhile True: os.fork()", bad),
-        "23_edited_checks": (notebook(stub, edit=edit_checks), {"patch_width": "Not yet", "patches_above": "nothing"}),
+        "23_edited_checks": (notebook(stub, edit=edit_checks), {"my_minimum": "Not yet", "patches_above": "nothing"}),
         "24_changes_the_check": one(
             "return 7",
             "expected",
@@ -131,10 +132,7 @@ def cases(outside: Path) -> dict[str, tuple[str | bytes, dict[str, str] | str]]:
         "25_no_tags": (notebook(half, edit=no_tags), {"choose_level": "still fine enough"}),
         "26_helper_elsewhere": (
             notebook(
-                GOOD
-                | {
-                    "patches_above": "def patches_above(fraction, threshold):\n    return my_count(fraction > threshold)"
-                },
+                GOOD | {"patches_above": HELPED},
                 edit=add_helper,
             ),
             {},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from returned import ABOVE, GOOD, RIGHT, WIDTH, notebook, write_returned
+from returned import ABOVE, GOOD, MINIMUM, RIGHT, notebook, write_returned
 
 from mil_tutorial import DataError
 from mil_tutorial.commands import grade, grading, returned, sandbox, slicing
@@ -48,6 +48,22 @@ def test_a_later_value_wins_and_conditions_keep_the_earlier_one():
     assert texts(slicing.needed_for({"a"}, before)[0]) == ["a = 2", "if a > 5:\n    a = 3"]
     assert slicing.needed_for({"zzz", "print"}, before) == ([], frozenset({"zzz"}))
     assert slicing.needed_for({"d"}, before)[1] == frozenset()
+
+
+def test_what_is_changed_in_loops_by_methods_and_by_functions_belongs_to_a_slice():
+    code = (
+        "import torch\ntorch.manual_seed(0)\na, b, c, d = [], {}, {}, {}\nfor i in range(3):\n    a.append(i)\n"
+        "    b[i] = i\n"
+        "def fill(x):\n    c[x] = 1\nfill(2)\nfill(3)\nd['x'] = 1\nmodel = make()\nfit(model, a)\nother = 1"
+    )
+    before = slicing.statements(code)
+
+    def kept(*names):
+        return "\n".join(texts(slicing.needed_for(names, before)[0]))
+
+    assert "a.append(i)" in kept("a") and "b[i] = i" in kept("b") and "fill" not in kept("a", "b")
+    assert kept("c").count("fill(") == 3 and "manual_seed" in kept("c") and "other" not in kept("c")
+    assert "fit(model, a)" in kept("model") and "a.append" in kept("model")
 
 
 def test_names_of_inner_scopes_are_not_needed_from_outside():
@@ -122,11 +138,11 @@ def tasks_of(text):
 
 def test_the_answers_come_from_the_learner_and_everything_else_from_the_course():
     def cheat(found):
-        found.cells.insert(3, nbformat.v4.new_code_cell("mpp = 1000 * 0.243"))
+        found.cells.insert(3, nbformat.v4.new_code_cell("def tissue_share(x, y):\n    return 0"))
 
-    task = tasks_of(notebook(GOOD, edit=cheat))["1.patch_width"]
-    assert task.answer == WIDTH and "openslide.mpp-x" in task.context and "1000 * 0.243" not in task.context
-    assert "show_images(" not in task.context and "by_hand" not in task.context
+    task = tasks_of(notebook(GOOD, edit=cheat))["1.my_minimum"]
+    assert task.answer == MINIMUM and "def tissue_share" in task.context and "return 0" not in task.context
+    assert "show_images(" not in task.context and "plt." not in task.context
 
 
 def test_stubs_solutions_and_copies_are_told_apart():
@@ -155,8 +171,8 @@ def graded(learner, file, verdicts, problem="", notebook=1):
 
 
 def test_the_table_has_a_row_for_each_learner_and_says_what_was_not_returned(tmp_path):
-    one = {"1.patch_width": RIGHT, "1.patches_above": "Not yet: <b>", "1.choose_level": RIGHT}
-    two = {"2.padding_share": RIGHT, "2.unpack": RIGHT, "2.split_patients": RIGHT}
+    one = {"1.my_minimum": RIGHT, "1.patches_above": "Not yet: <b>", "1.choose_level": RIGHT}
+    two = {"2.my_order": RIGHT, "2.unpack": RIGHT, "2.split_patients": RIGHT}
     found = [
         graded("=HYPERLINK(1)", "a", one),
         graded("ben", "b", two, notebook=2),
@@ -168,7 +184,7 @@ def test_the_table_has_a_row_for_each_learner_and_says_what_was_not_returned(tmp
     assert [r[:4] for r in rows] == [
         ["=HYPERLINK(1)", "5", "6", "a, c"], ["ben", "3", "3", "b"], ["ben", "3", "3", "d"], ["cem", "0", "0", "e"],
     ]  # fmt: skip
-    assert rows[1][header.index("1.patch_width")] == ABSENT and rows[3][4] == "Not graded: broken"
+    assert rows[1][header.index("1.my_minimum")] == ABSENT and rows[3][4] == "Not graded: broken"
     grade.write_csv(tmp_path / "g.csv", header, rows)
     cells = read_table(tmp_path / "g.csv")
     assert cells[0]["learner"] == "'=HYPERLINK(1)" and cells[0]["1.patches_above"] == "Not yet: <b>"
