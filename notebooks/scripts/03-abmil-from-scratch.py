@@ -163,24 +163,14 @@ my_knob = None  # write a number here
 
 
 # %% tags=["check"]
-def check_knob(value):
-    if value is None:
-        return "Not yet: replace None by a number, a value of the knob r."
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        return f"Not yet: found {value!r}, expected a number above 0."
-    for disease in ["one patch stands out", "all patches a little changed"]:
-        reached = np.mean([auc(y, lse(f, value)) for y, f in (make_scores(disease, seed) for seed in range(20))])
-        if not reached >= 0.85:
-            return f"Not yet: with {value:g}, the AUC is {reached:.2f} where {disease}; expected 0.85 or more."
-    return "Right."
+from mil_tutorial.exercises import notebook_3 as check
 
-
-print(check_knob(my_knob))
+check.my_knob(my_knob, lse, make_scores, auc)
 
 # %% tags=["solution"]
 # @title Solution
 my_knob = 1.3
-assert check_knob(my_knob) == "Right.", check_knob(my_knob)
+assert check.my_knob.accepts(my_knob, lse, make_scores, auc)
 print("between the ends:", my_knob)
 
 # %% [markdown]
@@ -540,29 +530,15 @@ print("by hand:", (torch.exp(big) / torch.exp(big).sum()).tolist(), " torch.soft
 
 
 # %% tags=["exercise"]
-def softmax(f): ...  # write your code here
+def softmax(f):
+    """Weights with the sum 1. softmax(torch.tensor([0.0, 0.0])) is tensor([0.5, 0.5])."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_softmax(function):
-    for f in [
-        torch.tensor([1.0, 2.0, 3.0]),
-        torch.tensor([100.0, 0.0]),
-        torch.tensor([-500.0, -501.0]),
-        torch.tensor([1000.0, 0.0, 0.0]),
-    ]:
-        answer, right = function(f), torch.softmax(f, 0)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        answer = torch.as_tensor(answer).float()
-        if not torch.isfinite(answer).all():
-            return f"Not yet: for {f.tolist()} it gives {answer.tolist()}. Something overflows."
-        if not torch.allclose(answer, right, atol=1e-6):
-            return f"Not yet: for {f.tolist()} it gives {answer.tolist()}, expected {right.tolist()}."
-    return "Right."
+from mil_tutorial.exercises import notebook_3 as check
 
-
-print(check_softmax(softmax))
+check.softmax(softmax)
 
 
 # %% tags=["solution"]
@@ -572,7 +548,7 @@ def softmax(f):
     return e / e.sum()
 
 
-assert check_softmax(softmax) == "Right.", check_softmax(softmax)
+assert check.softmax.accepts(softmax)
 print(softmax(big).tolist())
 
 # %% [markdown]
@@ -582,27 +558,15 @@ print(softmax(big).tolist())
 
 
 # %% tags=["exercise"]
-def mean_pool(X, mask): ...  # write your code here
+def mean_pool(X, mask):
+    """One mean for each bag. X (2, 5, 3) with a mask (2, 5) gives (2, 3)."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_mean_pool(function):
-    X = batch["X"].clone()
-    X[~batch["mask"]] = 7.0  # padding need not be 0
-    answer = function(X, batch["mask"])
-    if answer is None:
-        return "Not yet: the function returns nothing."
-    right = torch.stack([bag["X"].mean(0) for bag in bags])
-    if answer.shape != right.shape:
-        return f"Not yet: the shape is {tuple(answer.shape)}, expected {tuple(right.shape)}."
-    if not torch.allclose(answer, right, atol=1e-5):
-        return (
-            "Not yet: the values differ from the mean of each bag alone. Do you divide by the number of real patches?"
-        )
-    return "Right."
+from mil_tutorial.exercises import notebook_3 as check
 
-
-print(check_mean_pool(mean_pool))
+check.mean_pool(mean_pool)
 
 
 # %% tags=["solution"]
@@ -612,7 +576,7 @@ def mean_pool(X, mask):
     return (X * weight).sum(1) / weight.sum(1)
 
 
-assert check_mean_pool(mean_pool) == "Right.", check_mean_pool(mean_pool)
+assert check.mean_pool.accepts(mean_pool)
 print(tuple(mean_pool(batch["X"], batch["mask"]).shape))
 
 # %% [markdown]
@@ -623,30 +587,15 @@ print(tuple(mean_pool(batch["X"], batch["mask"]).shape))
 
 
 # %% tags=["exercise"]
-def masked_softmax(f, mask): ...  # write your code here
+def masked_softmax(f, mask):
+    """Weights of each bag. f [[0, 0, 9]] with the mask [[True, True, False]] gives [[0.5, 0.5, 0]]."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_masked_softmax(function):
-    f = torch.tensor([[1.0, 2.0, 500.0], [400.0, 0.0, -400.0]])
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    answer = function(f, mask)
-    if answer is None:
-        return "Not yet: the function returns nothing."
-    if answer.shape != f.shape:
-        return f"Not yet: the shape is {tuple(answer.shape)}, expected {tuple(f.shape)}."
-    if not torch.isfinite(answer).all():
-        return "Not yet: something overflows or divides by zero. Subtract the largest value of each bag."
-    if answer[0, 2] != 0:
-        return f"Not yet: the padding of the first bag has the weight {answer[0, 2]:.3f}, expected 0."
-    if not torch.allclose(answer.sum(1), torch.ones(2)):
-        return f"Not yet: the weights of the bags sum to {answer.sum(1).tolist()}, expected 1 and 1."
-    if not torch.allclose(answer[0, :2], torch.softmax(f[0, :2], 0)):
-        return "Not yet: the weights of the first bag are not the softmax of its two real patches."
-    return "Right."
+from mil_tutorial.exercises import notebook_3 as check
 
-
-print(check_masked_softmax(masked_softmax))
+check.masked_softmax(masked_softmax)
 
 
 # %% tags=["solution"]
@@ -657,7 +606,7 @@ def masked_softmax(f, mask):
     return e / e.sum(dim=1, keepdim=True)
 
 
-assert check_masked_softmax(masked_softmax) == "Right.", check_masked_softmax(masked_softmax)
+assert check.masked_softmax.accepts(masked_softmax)
 print(
     "weights of each bag sum to", masked_softmax(torch.randn(2, 5), torch.ones(2, 5, dtype=torch.bool)).sum(1).tolist()
 )
@@ -673,28 +622,16 @@ weight_factor, logit_change = None, None  # write your answers here
 
 
 # %% tags=["check"]
-def check_copies(weight_factor, logit_change):
-    if weight_factor is None or logit_change is None:
-        return "Not yet: replace both None by numbers."
-    X = bags[0]["X"]
-    with torch.inference_mode():
-        (one, f), (two, g) = (model(x[None], return_att=True) for x in (X, torch.cat([X, X])))
-    factor = (torch.softmax(g[0], 0)[: len(X)] / torch.softmax(f[0], 0)).mean().item()
-    if not abs(weight_factor - factor) <= 1e-3:
-        return f"Not yet: the weights do not change by the factor {weight_factor}. How many terms has the denominator of the softmax now?"
-    if not abs(logit_change - (two - one).item()) <= 1e-4:
-        return f"Not yet: the logit does not change by {logit_change}. What is the weighted mean of the same patches with these weights?"
-    return "Right."
+from mil_tutorial.exercises import notebook_3 as check
 
-
-print(check_copies(weight_factor, logit_change))
+check.copies(weight_factor, logit_change)
 
 # %% tags=["solution"]
 # @title Solution of exercise 4
 # Twice as many terms in the denominator: each weight is halved. Their weighted mean stays, and so does the logit.
 # ABMIL cannot count: it sees shares.
 weight_factor, logit_change = 0.5, 0.0
-assert check_copies(weight_factor, logit_change) == "Right.", check_copies(weight_factor, logit_change)
+assert check.copies.accepts(weight_factor, logit_change)
 print("each weight is halved, the logit stays")
 
 # %% [markdown]
@@ -716,17 +653,14 @@ print("each weight is halved, the logit stays")
 #
 # ### Quiz
 #
-# 1. *Is a patch with high attention a tumour patch?*
-#    <details><summary>Answer</summary>Not always. Attention says "this patch counts for the answer". On a normal slide some patch must have the highest attention, too. Notebook 6 is about this.</details>
-# 2. *Why does `classifier` have as many inputs as a patch has features?*
-#    <details><summary>Answer</summary>Because z is a weighted mean of the patches, so it has their size.</details>
-# 3. *What would a second softmax over the batch do?*
-#    <details><summary>Answer</summary>Bags would compete with each other, and a slide's answer would depend on its neighbours. That is a bug, and check (c) finds it.</details>
-# 4. *The bag label is positive. Is the gradient the same for all patches?*
-#    <details><summary>Answer</summary>No. A patch with more attention has more weight in z and gets a larger share of the gradient. So the patches that already count learn fastest.</details>
-# 5. *You shuffle the patches of a bag. What happens to the logit, and what to the attention?*
-#    <details><summary>Answer</summary>The logit stays, as a sum has no order. The attention is shuffled in the same way as the patches.</details>
-#
+# {quiz}
+
+# %% tags=["quiz"]
+from mil_tutorial.exercises.quizzes import answer_quiz
+
+answer_quiz(3, "")  # your five letters between the quotes: they are remembered on this computer, and nowhere else
+
+# %% [markdown]
 # ### References
 #
 # - M. Ilse, J. M. Tomczak, M. Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018, [arXiv:1802.04712](https://arxiv.org/abs/1802.04712).

@@ -438,22 +438,9 @@ take_out = np.argsort(-all_scores[puzzle]["attention x n"])[:goal]  # change thi
 
 
 # %% tags=["check"]
-def check_take_out(patches_gone):
-    try:
-        gone = sorted({int(i) for i in patches_gone})
-    except (TypeError, ValueError):
-        return f"Not yet: take_out is {patches_gone!r:.60}, expected the numbers of patches."
-    if any(not 0 <= i < len(X[puzzle]) for i in gone) or len(gone) == len(X[puzzle]):
-        return f"Not yet: the slide has patches 0 to {len(X[puzzle]) - 1}, and one must stay."
-    prob = left_over(puzzle, gone)
-    if prob >= 0.5 and goal < 50:
-        return f"Not yet: without these {len(gone)} patches the probability is {prob:.2f}, expected below 0.50."
-    if len(gone) > goal:
-        return f"Not yet: the probability is {prob:.2f}, but {len(gone)} patches are more than {goal}."
-    return "Right."
+from mil_tutorial.exercises import notebook_6 as check
 
-
-print(check_take_out(take_out))
+check.take_out(take_out, left_over, puzzle, goal, X)
 
 # %% tags=["solution"]
 # @title Solution of exercise 1
@@ -461,7 +448,7 @@ for key in tested:
     print(f"{key:21s} {fewest(puzzle, key)} patches")
 best = min(tested, key=lambda key: fewest(puzzle, key))
 take_out = np.argsort(-all_scores[puzzle][best])[:goal]
-assert check_take_out(take_out) == "Right.", check_take_out(take_out)
+assert check.take_out.accepts(take_out, left_over, puzzle, goal, X)
 
 # %% [markdown]
 # ## Counterfactual slides: what if?
@@ -801,26 +788,15 @@ answer
 
 
 # %% tags=["exercise"]
-def fair_share(raw): ...  # write your code here
+def fair_share(raw):
+    """One value for each patch. fair_share(np.zeros(4)) is [1, 1, 1, 1]."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_fair_share(function):
-    for raw in [np.zeros(4), np.array([0.0, 1.0, 2.0]), f]:
-        answer = function(raw)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        answer = np.asarray(answer)
-        if not np.isfinite(answer).all():
-            return "Not yet: some values are not finite. Does something overflow?"
-        if abs(np.mean(answer) - 1) > 1e-5:
-            return f"Not yet: the mean is {np.mean(answer):.3f}, expected 1."
-        if not np.allclose(answer, attention_times_n(raw), atol=1e-5):
-            return "Not yet: the mean is right, the values are not. Is it a softmax?"
-    return "Right."
+from mil_tutorial.exercises import notebook_6 as check
 
-
-print(check_fair_share(fair_share))
+check.fair_share(fair_share)
 
 
 # %% tags=["solution"]
@@ -830,7 +806,7 @@ def fair_share(raw):
     return e / e.sum() * len(raw)
 
 
-assert check_fair_share(fair_share) == "Right.", check_fair_share(fair_share)
+assert check.fair_share.accepts(fair_share)
 print(f"the patch with most attention has {fair_share(f).max():.1f} times its fair share")
 
 # %% [markdown]
@@ -841,24 +817,15 @@ print(f"the patch with most attention has {fair_share(f).max():.1f} times its fa
 
 
 # %% tags=["exercise"]
-def pointing_game(scores, truths): ...  # write your code here
+def pointing_game(scores, truths):
+    """A share of slides. pointing_game([np.array([0.1, 0.9])], [np.array([0, 1])]) is 1.0."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_pointing_game(function):
-    some_scores = [np.array([0.1, 0.9, 0.2]), np.array([0.8, 0.2, 0.1]), np.array([0.3, 0.4, 0.1])]
-    some_truths = [np.array([0, 1, 0]), np.array([0, 1, 0]), np.array([1, 1, 0])]
-    answer = function(some_scores, some_truths)
-    if answer is None:
-        return "Not yet: the function returns nothing."
-    if np.ndim(answer):
-        return "Not yet: the function returns several values, expected one number: the fraction of slides that hit."
-    if not abs(answer - 2 / 3) <= 1e-6:
-        return f"Not yet: for three slides of which two hit, it gives {answer:.3f}, expected 0.667. A slide may have several tumour patches."
-    return "Right."
+from mil_tutorial.exercises import notebook_6 as check
 
-
-print(check_pointing_game(pointing_game))
+check.pointing_game(pointing_game)
 
 
 # %% tags=["solution"]
@@ -867,7 +834,7 @@ def pointing_game(scores, truths):
     return np.mean([truth[score.argmax()] == 1 for score, truth in zip(scores, truths)])
 
 
-assert check_pointing_game(pointing_game) == "Right.", check_pointing_game(pointing_game)
+assert check.pointing_game.accepts(pointing_game)
 found_by_attention = pointing_game([attention[name] for name in tumor_slides], [y_inst[name] for name in tumor_slides])
 print(f"attention points at tumour on {found_by_attention:.0%} of the tumour slides")
 
@@ -879,30 +846,15 @@ print(f"attention points at tumour on {found_by_attention:.0%} of the tumour sli
 
 
 # %% tags=["exercise"]
-def find_peaks(score, coords, radius): ...  # write your code here
+def find_peaks(score, coords, radius):
+    """Numbers of patches, the best first. With three patches far from each other it takes all three."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_find_peaks(function):
-    coords = np.array([[0, 0], [10, 0], [20, 0], [100, 0], [100, 9]])
-    cases = [
-        ([0.1, 0.9, 0.2, 0.3, 0.4], 15, [1, 4]),
-        ([0.9, 0.8, 0.7, 0.1, 0.2], 15, [0, 2, 4]),
-        ([0.5, 0.4, 0.3, 0.2, 0.1], 1, [0, 1, 2, 3, 4]),
-        ([0.9, 0.8, 0.7, 0.2, 0.1], 10, [0, 1, 2, 3]),
-    ]
-    for score, radius, right in cases:
-        answer = function(np.array(score), coords, radius)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        if np.ndim(answer) != 1:
-            return "Not yet: expected a list of the numbers of the patches, not their coordinates."
-        if [int(i) for i in answer] != right:
-            return f"Not yet: for scores {score} and radius {radius} it gives {[int(i) for i in answer]}, expected {right}."
-    return "Right."
+from mil_tutorial.exercises import notebook_6 as check
 
-
-print(check_find_peaks(find_peaks))
+check.find_peaks(find_peaks)
 
 
 # %% tags=["solution"]
@@ -915,7 +867,7 @@ def find_peaks(score, coords, radius):
     return taken
 
 
-assert check_find_peaks(find_peaks) == "Right.", check_find_peaks(find_peaks)
+assert check.find_peaks.accepts(find_peaks)
 print(
     "three of five patches:",
     [
@@ -946,17 +898,14 @@ print(
 #
 # ### Quiz
 #
-# 1. *On a healthy slide, one patch has 20 times its fair share of attention. Is it tumour?*
-#    <details><summary>Answer</summary>No. Attention is always shared out. Look at the slide's probability and at the patch's contribution.</details>
-# 2. *Why do isolated tumour cells count neither way in FROC?*
-#    <details><summary>Answer</summary>Experts disagree on them. Finding one is not rewarded, and is no false alarm either.</details>
-# 3. *Why are normal slides part of FROC?*
-#    <details><summary>Answer</summary>False alarms on healthy slides cost a doctor's time, too.</details>
-# 4. *A lesion is hit by three detections. How often does it count?*
-#    <details><summary>Answer</summary>Once, with the highest of the three. The others are neither hits nor false alarms.</details>
-# 5. *Deleting the patches of highest attention does not change the probability. What does that tell?*
-#    <details><summary>Answer</summary>That this attention does not explain the answer: other patches carry it as well. A heatmap of it would look convincing, and mislead.</details>
-#
+# {quiz}
+
+# %% tags=["quiz"]
+from mil_tutorial.exercises.quizzes import answer_quiz
+
+answer_quiz(6, "")  # your five letters between the quotes: they are remembered on this computer, and nowhere else
+
+# %% [markdown]
 # ### References
 #
 # - S. Jain, B. C. Wallace, *Attention is not Explanation*, NAACL 2019, [arXiv:1902.10186](https://arxiv.org/abs/1902.10186).
@@ -975,3 +924,8 @@ print(
 print(
     f"Key result: patch AUC {patch_auc:.3f}, attention points at tumour on {hits:.0%} of tumour slides, FROC {result.score:.3f}"
 )
+
+# %%
+from mil_tutorial.exercises.certificate import show_progress
+
+show_progress(name="")  # your name between the quotes: a certificate with what you have solved
