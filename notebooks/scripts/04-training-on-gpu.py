@@ -51,7 +51,7 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
-from mil_tutorial import ABMIL, bags_in_memory, collate_fn, make_loader, open_data, pick_device, split_bags
+from mil_tutorial import ABMIL, bags_in_memory, make_loader, open_data, pick_device, split_bags
 
 device = pick_device()
 print("training on", torch.cuda.get_device_name() if device.type == "cuda" else device)
