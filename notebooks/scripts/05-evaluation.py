@@ -422,7 +422,7 @@ plt.show()
 #
 # ## The other hospital
 #
-# <!-- instructor, 8 min: Show the 0.99 first and let them be proud of it. Then the other row. -->
+# <!-- instructor, 8 min: Show the AUC of 1.000 first and let them be proud of it. Then the other row. -->
 #
 # The synthetic slides imitate two scanners, A and B. First the plain question: **trained on A, how good is the model on B?**
 
