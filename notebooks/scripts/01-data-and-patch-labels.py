@@ -625,8 +625,9 @@ for threshold in [0.05, 0.25, 0.5, 0.75, 0.95]:
     print(f"threshold {threshold:.2f}: {patches_above(labels.fraction, threshold)} tumour patches")
 
 # %% [markdown]
-# **Exercise 3 (★★★).** Write `choose_level(downsamples, side, px)`: the level to read from, so that a patch of `side` level-0 pixels
-# is still at least `px` pixels wide, and as little as possible is read. `downsamples` are those of the levels, such as [1, 2, 4, 8].
+# **Exercise 3 (★★★).** Write `choose_level(downsamples, side, px)`: the level to read from, so that a patch of `side` level-0
+# pixels is still at least `px` pixels wide, and as little as possible is read. `downsamples` are those of the levels, such as [1,
+# 2, 4, 8].
 #
 # <details><summary>Hint</summary>On a level a patch is <code>side / downsample</code> pixels wide. Which levels are fine enough? Take the smallest picture of these. If none is, take level 0.</details>
 

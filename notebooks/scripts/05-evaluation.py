@@ -193,7 +193,8 @@ def cost(y, prob, threshold):
 print("cost with the threshold 0.5:", cost(clinic_y, clinic_prob, 0.5))
 
 # %% [markdown]
-# **Exercise 1 (★).** Change one number, `my_threshold`, until the cost on these slides is below 90. Then ask whether it would be as good on new slides.
+# **Exercise 1 (★).** Change one number, `my_threshold`, until the cost on these slides is below 90. Then ask whether it would be
+# as good on new slides.
 #
 # <details><summary>Hint</summary>Misses cost most, so call more slides tumour. Which way must the threshold go?</details>
 
@@ -533,7 +534,8 @@ if HOSPITALS:
 # %% [markdown]
 # The fooled model gives healthy slides of B a high probability. And the features name the scanner of most slides. (Always saying
 # A would be right for 49 of the 88 synthetic training slides.) Foundation models do it, too: PathoROB found the signature of the
-# medical centre in every encoder that it tested ([Nature Communications 2026](https://doi.org/10.1038/s41467-026-73923-2)).
+# medical centre in all 20 foundation models that it tested ([Nature Communications
+# 2026](https://doi.org/10.1038/s41467-026-73923-2)).
 #
 # What can we do? Take **both labels from every hospital.** Here are as many training slides as before, drawn so that the scanner
 # says nothing about the label:

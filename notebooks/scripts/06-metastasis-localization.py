@@ -538,10 +538,10 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# *What to see: if a line is high at the left, the model finds small lesions. A patch is a quarter of a millimetre wide, so one
-# patch is a small micrometastasis. Of the lesions of one patch, max finds nearly all and ABMIL about nine in ten. Both find all
-# lesions of two patches. The mean needs about eight, because it divides the lesion by the size of the slide. (An interval from
-# 1.00 to 1.00 only says that there was no miss in our few pairs.)*
+# *What to see, on the synthetic slides: if a line is high at the left, the model finds small lesions. A patch is a quarter of a
+# millimetre wide, so one patch is a small micrometastasis. Of the lesions of one patch, max finds nearly all and ABMIL about nine
+# in ten. Both find all lesions of two patches. The mean needs about eight, because it divides the lesion by the size of the
+# slide. (An interval from 1.00 to 1.00 only says that there was no miss in our few pairs.)*
 #
 # That sounds better than it is. The patches come from large lesions and are mostly tumour. Some come from the other scanner, and
 # four givers are few. The slides that are *missed* (notebook 5) have isolated cells: a few per cent of a patch. A curve over
@@ -855,8 +855,9 @@ found_by_attention = pointing_game([attention[name] for name in tumor_slides], [
 print(f"attention points at tumour on {found_by_attention:.0%} of the tumour slides")
 
 # %% [markdown]
-# **Exercise 4 (★★★).** FROC wants points, not patches. Write `find_peaks(score, coords, radius)`: take the patch of highest score, drop all
-# patches whose corner is nearer than `radius` to its corner, and go on until none is left. Return the numbers of the patches taken.
+# **Exercise 4 (★★★).** FROC wants points, not patches. Write `find_peaks(score, coords, radius)`: take the patch of highest
+# score, drop all patches whose corner is nearer than `radius` to its corner, and go on until none is left. Return the numbers of
+# the patches taken.
 #
 # <details><summary>Hint</summary>Walk through <code>np.argsort(-score)</code> and keep a list. A patch is taken if it is at least <code>radius</code> away from all that were taken before.</details>
 
