@@ -319,7 +319,9 @@ draw_batch(
 )
 axes[1].plot(batch_sizes, padded_memory, "o-", label="padded")
 axes[1].plot(batch_sizes, packed_memory, "o-", label="packed")
-axes[1].set(title=f"Made-up bags of real size: with 32 at once, {waste:.0%} is padding", xlabel="bags in a batch", ylabel="GB")
+axes[1].set(
+    title=f"Made-up bags of real size: with 32 at once, {waste:.0%} is padding", xlabel="bags in a batch", ylabel="GB"
+)
 axes[1].legend()
 plt.show()
 
