@@ -9,6 +9,7 @@ HERE = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MIL_TUTORIAL_CACHE", str(HERE / "build" / "cache"))
 os.environ.pop("MIL_TUTORIAL_DATA", None)
 os.environ.pop("MIL_TUTORIAL_RUN", None)
+os.environ["MIL_TUTORIAL_PROGRESS"] = "off"  # tests are not what a learner has solved
 for _name in ("no_proxy", "NO_PROXY"):  # servers of tests are on this machine
     os.environ[_name] = f"{os.environ.get(_name, '')},127.0.0.1".strip(",")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as the command does: tests run beside others

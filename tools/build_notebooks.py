@@ -2,6 +2,8 @@
 
 A cell tagged `from-04` is not written where it stands but taken from script 04: its one line is a line of the cell that
 is meant. Other tags beside it, such as `exercise`, must be tags of that cell, too.
+
+A line `{quiz}` in a script becomes the notebook's quiz, from `mil_tutorial/exercises/texts`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+
+from mil_tutorial.exercises.quizzes import quiz_markdown
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 FROM = "from-"
@@ -52,6 +56,8 @@ def build(script: Path) -> str:
         cell["id"] = f"cell-{number:03d}"  # nbformat's own ids are random
         tags = cell.metadata.get("tags", [])
         cell["metadata"] = {"tags": tags} if tags else {}
+        if cell.cell_type == "markdown" and "{quiz}" in cell.source:
+            cell["source"] = cell.source.replace("{quiz}", quiz_markdown(int(script.name[:2])))
         if "solution" in tags:  # closed until the learner opens it, in JupyterLab and on Colab
             cell["metadata"].update({"jupyter": {"source_hidden": True}, "cellView": "form"})
     notebook.nbformat, notebook.nbformat_minor = 4, 5

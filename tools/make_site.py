@@ -98,6 +98,16 @@ def save_landing(notebook) -> None:
                 (PAGES / f"{tag}.png").write_bytes(base64.b64decode(images[-1]))
 
 
+def copy_viewer() -> None:
+    """The page of a slide that notebook 06 writes, and the folder of its tiles, to where the site's frames look."""
+    made = sorted((EXECUTED / "outputs").glob("*.html"))
+    if not made:
+        raise SystemExit(f"{EXECUTED / 'outputs'} holds no viewer page; notebook 06 writes one. Run `make course`.")
+    tiles = made[0].with_name(f"{made[0].stem}_tiles")  # the page looks for this name beside it
+    shutil.copy(made[0], OUT / "_static" / "viewer.html")
+    shutil.copytree(tiles, OUT / "_static" / tiles.name, dirs_exist_ok=True)
+
+
 def main() -> int:
     """Execute what is not executed yet, and build."""
     shutil.rmtree(PAGES, ignore_errors=True)
@@ -112,11 +122,7 @@ def main() -> int:
     options = ["-W", "--keep-going", "-q", "-b", "html", "-d", ROOT / "build" / "doctrees"]
     done = subprocess.run([sys.executable, "-m", "sphinx", *options, ROOT / "site", OUT], check=False)
     if done.returncode == 0:
-        viewers = sorted((EXECUTED / "outputs").glob("*.html"))  # of notebook 06: a synthetic tumour slide
-        if not viewers:
-            print(f"{EXECUTED / 'outputs'} holds no viewer page; notebook 06 writes one. Run `make course`.")
-            return 2
-        shutil.copy(viewers[0], OUT / "_static" / "viewer.html")
+        copy_viewer()
         print(f"the site is in {OUT.relative_to(ROOT)}: open {OUT.relative_to(ROOT) / 'index.html'}")
     return done.returncode
 

@@ -99,9 +99,9 @@ def _filled(notebook):
             stub = len(cells)
         if "solution" in tags(cell):
             cell.metadata = {"tags": ["solution"]}  # open
-            answer, found, rest = cell.source.partition("\nassert check_")
+            answer, found, rest = cell.source.partition("\nassert check.")
             if stub is None or not found:
-                raise SystemExit(f"a solution has no stub before it or no `assert check_...`:\n{cell.source}")
+                raise SystemExit(f"a solution has no stub before it or no `assert check....`:\n{cell.source}")
             cells[stub].source, cells[stub].metadata = answer.strip(), {"tags": ["solution"]}
             cell.source, stub = found.strip() + rest, None
             cell.metadata = {}

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from mil_tutorial.data import VARIABLE, open_data
 from mil_tutorial.errors import DataError, require, require_integer
+from mil_tutorial.exercises.progress import VARIABLE as PROGRESS
 from mil_tutorial.files import check_writable, written_whole
 
 if TYPE_CHECKING:
@@ -222,7 +223,8 @@ async def _run_notebook(
     client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=resources)
     start, error, peak = time.perf_counter(), "", 0
     try:
-        async with client.async_setup_kernel(env=dict(os.environ if environment is None else environment)):
+        variables = {**(os.environ if environment is None else environment), PROGRESS: "off"}  # no learner solved these
+        async with client.async_setup_kernel(env=variables):
             # nbclient would end the kernel that began last and let the others go on. Left alone, Ctrl-C ends all.
             with suppress(NotImplementedError):  # Windows has no such handlers
                 for number in (signal.SIGINT, signal.SIGTERM):

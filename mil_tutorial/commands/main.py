@@ -34,6 +34,8 @@ COMMANDS = {
     "predict": "Ask a checkpoint about slide files, without tables: a report for each slide.",
     "localize": "Write detections, GeoJSON for QuPath and viewers of test slides.",
     "view": "Look at one slide in the browser, down to its cells, with scores over it if there are some.",
+    "progress": "Show which exercises and quizzes you have solved on this computer; with a name, write a certificate.",
+    "grade": "Run the answers in returned notebooks and write a table of exercises and learners. It runs their code.",
 }
 
 

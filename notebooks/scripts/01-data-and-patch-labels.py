@@ -341,27 +341,14 @@ my_minimum = None  # write a number from 0 to 1, or a formula
 
 
 # %% tags=["check"]
-def check_minimum(minimum):
-    if minimum is None:
-        return "Not yet: replace None by the least tissue share of a patch that is kept."
-    if not np.isscalar(minimum) or not 0 <= minimum <= 1:
-        return f"Not yet: found {minimum!r}, expected one number from 0 to 1."
-    shares = np.array([tissue_share(x, y) for x, y in coords.tolist()])
-    lost = int(((shares < minimum) & (labels.label == 1)).sum())
-    if lost:
-        return f"Not yet: with a minimum of {minimum:.2f} you lose {lost} tumour patches. Lower it."
-    left, fewest = int((shares >= minimum).sum()), int((shares >= shares[labels.label == 1].min()).sum())
-    if left > fewest + 2:
-        return f"Not yet: {left} of {len(coords)} patches are left, and no tumour is lost. It goes further. Raise it."
-    return "Right."
+from mil_tutorial.exercises import notebook_1 as check
 
-
-print(check_minimum(my_minimum))
+check.my_minimum(my_minimum, tissue_share, coords, labels)
 
 # %% tags=["solution"]
 # @title Solution of exercise 1
 my_minimum = min(tissue_share(x, y) for x, y in coords[labels.label == 1].tolist())
-assert check_minimum(my_minimum) == "Right.", check_minimum(my_minimum)
+assert check.my_minimum.accepts(my_minimum, tissue_share, coords, labels)
 left = sum(tissue_share(x, y) >= my_minimum for x, y in coords.tolist())
 print(f"{left} of {len(coords)} patches are left with a minimum of {my_minimum:.2f}")
 
@@ -594,24 +581,15 @@ except DataError as error:
 
 
 # %% tags=["exercise"]
-def patches_above(fraction, threshold): ...  # write your code here
+def patches_above(fraction, threshold):
+    """How many shares are larger than the threshold? patches_above(np.array([0.1, 0.6]), 0.5) is 1."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_patches_above(function):
-    given = np.array([0.0, 0.2, 0.5, 0.51, 1.0])
-    for threshold, right in [(0.5, 2), (0.0, 4), (1.0, 0)]:
-        answer = function(given, threshold)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        if np.ndim(answer):
-            return "Not yet: the function returns an array, expected one number: how many."
-        if answer != right:
-            return f"Not yet: for shares {given.tolist()} and threshold {threshold} it gives {answer}, expected {right}. How many are larger than the threshold? Count, no mean and no percent; equal is not larger."
-    return "Right."
+from mil_tutorial.exercises import notebook_1 as check
 
-
-print(check_patches_above(patches_above))
+check.patches_above(patches_above)
 
 
 # %% tags=["solution"]
@@ -620,7 +598,7 @@ def patches_above(fraction, threshold):
     return int((fraction > threshold).sum())
 
 
-assert check_patches_above(patches_above) == "Right.", check_patches_above(patches_above)
+assert check.patches_above.accepts(patches_above)
 for threshold in [0.05, 0.25, 0.5, 0.75, 0.95]:
     print(f"threshold {threshold:.2f}: {patches_above(labels.fraction, threshold)} tumour patches")
 
@@ -633,29 +611,15 @@ for threshold in [0.05, 0.25, 0.5, 0.75, 0.95]:
 
 
 # %% tags=["exercise"]
-def choose_level(downsamples, side, px): ...  # write your code here
+def choose_level(downsamples, side, px):
+    """The number of the level to read from. choose_level([1, 2, 4], 1024, 512) is 1."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_choose_level(function):
-    for downsamples, side, px, right in [
-        ([1, 2, 4, 8], 1024, 224, 2),
-        ([1, 2, 4, 8], 1024, 256, 2),
-        ([1, 4, 16], 512, 224, 0),
-        ([1, 2], 100, 224, 0),
-    ]:
-        answer = function(downsamples, side, px)
-        if answer is None:
-            return f"Not yet: for downsamples {downsamples}, side {side} and px {px} the function returns nothing."
-        if isinstance(answer, float) or answer not in range(len(downsamples)):
-            return f"Not yet: it gives {answer}, expected the number of a level, 0 to {len(downsamples) - 1}."
-        if answer != right:
-            width = side / downsamples[answer]
-            return f"Not yet: downsamples {downsamples}, side {side}, px {px}: it gives level {answer}, where the patch is {width:g} px wide; expected level {right}."
-    return "Right."
+from mil_tutorial.exercises import notebook_1 as check
 
-
-print(check_choose_level(choose_level))
+check.choose_level(choose_level)
 
 
 # %% tags=["solution"]
@@ -665,7 +629,7 @@ def choose_level(downsamples, side, px):
     return max(fine, default=0)
 
 
-assert check_choose_level(choose_level) == "Right.", check_choose_level(choose_level)
+assert check.choose_level.accepts(choose_level)
 with open_slide(data.slide_path(wsi_name)) as opened:
     level = choose_level(opened.level_downsamples, patch_size_level0, 224)
     print(f"for pictures of 224 px we read level {level} of {opened.level_count}")
@@ -688,23 +652,25 @@ with open_slide(data.slide_path(wsi_name)) as opened:
 #
 # ### Quiz
 #
-# 1. *Why does `read_region` take the corner in level-0 pixels even when you read level 3?*
-#    <details><summary>Answer</summary>So that one place of the tissue has one address, whatever the resolution. The size, however, is in pixels of the level that you read.</details>
-# 2. *May patch labels be used for training in this course?*
-#    <details><summary>Answer</summary>No. Training sees one label for a whole slide. Patch labels only tell us afterwards whether the model looked at the right places.</details>
-# 3. *A slide has 0.226 µm per pixel, another 0.243. Both are called 40x. Do their patches show the same area of tissue?*
-#    <details><summary>Answer</summary>No: 1024 pixels are 231 µm on the first and 249 µm on the second. Magnification is a rounded word for a real number.</details>
-# 4. *A slide is 80 000 × 60 000 pixels. How large is it in memory, and why do we never load it?*
-#    <details><summary>Answer</summary>80 000 × 60 000 × 3 bytes are 14.4 GB. A small file on disk holds it only because JPEG packs it. We read the patches that we need, from the level that fits.</details>
-# 5. *The mask of a slide is missing. Is the slide normal?*
-#    <details><summary>Answer</summary>Perhaps, perhaps the file was lost. The table of slide labels decides. A tumour slide without a mask gets the patch label −1, unknown, never 0.</details>
-#
+# {quiz}
+
+# %% tags=["quiz"]
+from mil_tutorial.exercises.quizzes import answer_quiz
+
+answer_quiz(1, "")  # your five letters between the quotes: they are remembered on this computer, and nowhere else
+
+# %% [markdown]
 # ### References
 #
-# - B. Ehteshami Bejnordi et al., *Diagnostic Assessment of Deep Learning Algorithms for Detection of Lymph Node Metastases in Women With Breast Cancer*, JAMA 318 (2017), [doi:10.1001/jama.2017.14585](https://doi.org/10.1001/jama.2017.14585). The CAMELYON16 challenge.
-# - G. Litjens et al., *1399 H&E-stained sentinel lymph node sections of breast cancer patients: the CAMELYON dataset*, GigaScience 7 (2018), [doi:10.1093/gigascience/giy065](https://doi.org/10.1093/gigascience/giy065).
-# - A. Goode et al., *OpenSlide: A vendor-neutral software foundation for digital pathology*, Journal of Pathology Informatics 4 (2013), [doi:10.4103/2153-3539.119005](https://doi.org/10.4103/2153-3539.119005).
-# - A. Zhang et al., *Accelerating Data Processing and Benchmarking of AI Models for Pathology*, [arXiv:2502.06750](https://arxiv.org/abs/2502.06750). TRIDENT.
+# - B. Ehteshami Bejnordi et al., *Diagnostic Assessment of Deep Learning Algorithms for Detection of Lymph Node Metastases in
+#   Women With Breast Cancer*, JAMA 318 (2017), [doi:10.1001/jama.2017.14585](https://doi.org/10.1001/jama.2017.14585). The
+#   CAMELYON16 challenge.
+# - G. Litjens et al., *1399 H&E-stained sentinel lymph node sections of breast cancer patients: the CAMELYON dataset*,
+#   GigaScience 7 (2018), [doi:10.1093/gigascience/giy065](https://doi.org/10.1093/gigascience/giy065).
+# - A. Goode et al., *OpenSlide: A vendor-neutral software foundation for digital pathology*, Journal of Pathology Informatics 4
+#   (2013), [doi:10.4103/2153-3539.119005](https://doi.org/10.4103/2153-3539.119005).
+# - A. Zhang et al., *Accelerating Data Processing and Benchmarking of AI Models for Pathology*,
+#   [arXiv:2502.06750](https://arxiv.org/abs/2502.06750). TRIDENT.
 #
 # **Next:** notebook 2 puts the patches of a slide into a bag, and bags into batches.
 

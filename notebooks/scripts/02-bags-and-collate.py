@@ -356,24 +356,14 @@ my_order = None  # write an order here
 
 
 # %% tags=["check"]
-def check_order(order):
-    if order is None:
-        return "Not yet: replace None by the numbers of the bags in your order."
-    order = np.asarray(order)
-    if sorted(order.ravel().tolist()) != list(range(len(large))):
-        return f"Not yet: expected each number from 0 to {len(large) - 1} once; found {order.size} numbers."
-    share = padding_of(order)
-    if not share < 0.05:
-        return f"Not yet: {share:.1%} is padding, expected less than 5 %."
-    return "Right."
+from mil_tutorial.exercises import notebook_2 as check
 
-
-print(check_order(my_order))
+check.my_order(my_order, large)
 
 # %% tags=["solution"]
 # @title Solution of exercise 1
 my_order = np.argsort(large)
-assert check_order(my_order) == "Right.", check_order(my_order)
+assert check.my_order.accepts(my_order, large)
 print(f"{padding_of(my_order):.1%} is padding")
 
 # %% [markdown]
@@ -513,23 +503,15 @@ except ValueError as error:
 
 
 # %% tags=["exercise"]
-def unpack(X, offsets): ...  # write your code here
+def unpack(X, offsets):
+    """A list of bags. With the offsets [0, 3, 5] it has two bags, of 3 and of 2 rows."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_unpack(function):
-    answer = function(packed["X"], packed["offsets"])
-    if answer is None:
-        return "Not yet: the function returns nothing."
-    if len(answer) != len(bags):
-        return f"Not yet: it gives {len(answer)} bags, expected {len(bags)}. There is one offset more than bags."
-    for i, (mine, right) in enumerate(zip(answer, bags)):
-        if mine.shape != right["X"].shape or not torch.equal(mine, right["X"]):
-            return f"Not yet: bag {i} has shape {tuple(mine.shape)}, expected {tuple(right['X'].shape)} with the same rows."
-    return "Right."
+from mil_tutorial.exercises import notebook_2 as check
 
-
-print(check_unpack(unpack))
+check.unpack(unpack)
 
 
 # %% tags=["solution"]
@@ -538,7 +520,7 @@ def unpack(X, offsets):
     return [X[start:end] for start, end in zip(offsets[:-1], offsets[1:])]
 
 
-assert check_unpack(unpack) == "Right.", check_unpack(unpack)
+assert check.unpack.accepts(unpack)
 print("four bags out, as four went in")
 
 # %% [markdown]
@@ -557,38 +539,15 @@ print("four bags out, as four went in")
 
 
 # %% tags=["exercise"]
-def split_patients(patients, n_val, seed): ...  # write your code here
+def split_patients(patients, n_val, seed):
+    """Two lists of slide numbers. With ["ann", "ben", "ann"] and n_val=1: ([1], [0, 2]) or ([0, 2], [1])."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_split_patients(function):
-    patients = ["ann", "ben", "ann", "cem", "dea", "ben", "eva", "ann"]
-    seen = set()
-    for seed in range(8):
-        answer = function(patients, 2, seed)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        try:
-            train, val = [sorted(int(i) for i in part) for part in answer]
-        except (TypeError, ValueError):
-            return "Not yet: return two lists of slide numbers, such as ([1, 3], [0, 2])."
-        if [sorted(int(i) for i in part) for part in function(patients, 2, seed)] != [train, val]:
-            return "Not yet: the same seed gives two different splits. Make a generator from the seed."
-        if sorted(train + val) != list(range(len(patients))):
-            return f"Not yet: train {train} and validation {val} do not hold every slide once."
-        names = sorted({patients[i] for i in val})
-        both = set(names) & {patients[i] for i in train}
-        if both:
-            return f"Not yet: {both.pop()} is on both sides. Draw patients, not slides."
-        if len(names) != 2:
-            return f"Not yet: {len(names)} patients are in the validation set, expected 2."
-        seen.add(tuple(names))
-    if len(seen) == 1:
-        return "Not yet: eight seeds give the same split. Use the seed."
-    return "Right."
+from mil_tutorial.exercises import notebook_2 as check
 
-
-print(check_split_patients(split_patients))
+check.split_patients(split_patients)
 
 
 # %% tags=["solution"]
@@ -599,7 +558,7 @@ def split_patients(patients, n_val, seed):
     return [i for i in range(len(patients)) if i not in val], val
 
 
-assert check_split_patients(split_patients) == "Right.", check_split_patients(split_patients)
+assert check.split_patients.accepts(split_patients)
 print(split_patients(["ann", "ben", "ann", "cem"], 1, seed=0))
 
 # %% [markdown]
@@ -620,23 +579,26 @@ print(split_patients(["ann", "ben", "ann", "cem"], 1, seed=0))
 #
 # ### Quiz
 #
-# 1. *A bag has one positive instance among 10 000. What is its label?*
-#    <details><summary>Answer</summary>Positive. One is enough. That is what makes small metastases hard.</details>
-# 2. *What happens if a model forgets the mask?*
-#    <details><summary>Answer</summary>It treats rows of zeros as patches. The answer for a slide then depends on which slides happen to stand beside it in the batch.</details>
-# 3. *Why not split patches at random into train and test?*
-#    <details><summary>Answer</summary>Patches of one slide share stain, scanner and patient. The test would then measure memory, not skill.</details>
-# 4. *Why may the test set not help to choose between padding and packing?*
-#    <details><summary>Answer</summary>It may: both give the same answers, so there is nothing to tune. But whatever does change answers (epoch, learning rate, threshold) is chosen on validation slides.</details>
-# 5. *A loader with `shuffle=True` is used for `predict`. What goes wrong?*
-#    <details><summary>Answer</summary>Answers come in another order than the names. Each slide gets another slide's probability. Our `predict` refuses such a loader.</details>
-#
+# {quiz}
+
+# %% tags=["quiz"]
+from mil_tutorial.exercises.quizzes import answer_quiz
+
+answer_quiz(2, "")  # your five letters between the quotes: they are remembered on this computer, and nowhere else
+
+# %% [markdown]
 # ### References
 #
-# - T. G. Dietterich, R. H. Lathrop, T. Lozano-Pérez, *Solving the multiple instance problem with axis-parallel rectangles*, Artificial Intelligence 89 (1997), [doi:10.1016/S0004-3702(96)00034-3](https://doi.org/10.1016/S0004-3702(96)00034-3). Where bags come from.
-# - X. Ling et al., *Towards a Comprehensive Benchmark for Pathological Lymph Node Metastasis in Breast Cancer Sections* (CAMELYON+), [arXiv:2411.10752](https://arxiv.org/abs/2411.10752); Scientific Data 12 (2025), [doi:10.1038/s41597-025-05586-5](https://doi.org/10.1038/s41597-025-05586-5).
-# - N. Bussola, A. Marcolini, V. Maggio, G. Jurman, C. Furlanello, *AI slipping on tiles: data leakage in digital pathology*, [arXiv:1909.06539](https://arxiv.org/abs/1909.06539). How much a leak flatters.
-# - M. Y. Lu et al., *Data-efficient and weakly supervised computational pathology on whole-slide images*, Nature Biomedical Engineering 5 (2021), [doi:10.1038/s41551-020-00682-w](https://doi.org/10.1038/s41551-020-00682-w).
+# - T. G. Dietterich, R. H. Lathrop, T. Lozano-Pérez, *Solving the multiple instance problem with axis-parallel rectangles*,
+#   Artificial Intelligence 89 (1997), [doi:10.1016/S0004-3702(96)00034-3](https://doi.org/10.1016/S0004-3702(96)00034-3). Where
+#   bags come from.
+# - X. Ling et al., *Towards a Comprehensive Benchmark for Pathological Lymph Node Metastasis in Breast Cancer Sections*
+#   (CAMELYON+), [arXiv:2411.10752](https://arxiv.org/abs/2411.10752); Scientific Data 12 (2025),
+#   [doi:10.1038/s41597-025-05586-5](https://doi.org/10.1038/s41597-025-05586-5).
+# - N. Bussola, A. Marcolini, V. Maggio, G. Jurman, C. Furlanello, *AI slipping on tiles: data leakage in digital pathology*,
+#   [arXiv:1909.06539](https://arxiv.org/abs/1909.06539). How much a leak flatters.
+# - M. Y. Lu et al., *Data-efficient and weakly supervised computational pathology on whole-slide images*, Nature Biomedical
+#   Engineering 5 (2021), [doi:10.1038/s41551-020-00682-w](https://doi.org/10.1038/s41551-020-00682-w).
 #
 # **Next:** notebook 3 builds a model that decides by itself which patches of a bag to look at.
 

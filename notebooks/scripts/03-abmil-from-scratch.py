@@ -102,12 +102,13 @@ def make_scores(disease, seed):
 
 
 # %%
-knob = np.geomspace(0.05, 20, 12)
+knob, means = np.geomspace(0.05, 20, 12), {}
 fig, ax = plt.subplots(figsize=(7, 3))
 for disease, color in [("one patch stands out", "#D55E00"), ("all patches a little changed", "#0072B2")]:
     made = [make_scores(disease, seed) for seed in range(20)]
     curves = np.array([[auc(y, lse(f, r)) for r in knob] for y, f in made])
-    ax.plot(knob, curves.mean(0), "o-", color=color, label=disease)
+    means[disease] = curves.mean(0)
+    ax.plot(knob, means[disease], "o-", color=color, label=disease)
     ax.fill_between(knob, *np.quantile(curves, [0.025, 0.975], axis=0), color=color, alpha=0.2)
     print(f"{disease}: AUC {curves[:, 0].mean():.2f} near the mean, {curves[:, -1].mean():.2f} near the maximum")
 ax.set(title="No end of the knob is always right", xscale="log", xlabel="knob r", ylabel="AUC", ylim=(0.4, 1.02))
@@ -117,6 +118,29 @@ plt.show()
 # %% [markdown]
 # *What to see: a line is the mean over 20 made-up data sets, the band holds 95 % of them. The orange disease wants the
 # maximum (right), the blue one wants the mean (left). A small metastasis is like the orange one.*
+#
+# **Move the knob.** On the left is one sick bag of the orange disease: how much does each of its 200 patches count?
+
+# %%
+from mil_tutorial import show_slider
+
+scores, pictures = make_scores("one patch stands out", seed=0)[1][1], []
+for r in knob:
+    weight = np.exp(r * scores) / np.exp(r * scores).sum()  # what moves LSE: its derivative by each score
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 2.6))
+    left.bar(range(20), np.sort(weight)[::-1][:20], color="#D55E00")
+    left.set(title="the 20 patches that count most", ylabel="weight", ylim=(0, 1), xticks=[])
+    for (disease, value), color in zip(means.items(), ["#D55E00", "#0072B2"]):
+        right.plot(knob, value, color=color, label=disease)
+    right.axvline(r, color="black", ls="--")
+    right.set(xscale="log", xlabel="knob r", ylabel="AUC", ylim=(0.4, 1.02))
+    right.legend(loc="lower center", fontsize=9)
+    pictures.append(fig)
+show_slider(pictures, [f"{r:.2f}" for r in knob], name="knob r", alt="Weights of the patches, and AUC by knob")
+
+# %% [markdown]
+# *What to see: at the left end all patches count the same, and the one that stands out is lost among 200. At the right end it
+# counts alone.*
 #
 # So take the mean seriously. With features of a strong encoder, a mean and a small network were reported to beat popular MIL
 # models on a large task with many kinds of cancer ([Li et al., 2025](https://arxiv.org/abs/2502.20823)). There is a theory of
@@ -139,24 +163,14 @@ my_knob = None  # write a number here
 
 
 # %% tags=["check"]
-def check_knob(value):
-    if value is None:
-        return "Not yet: replace None by a number, a value of the knob r."
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        return f"Not yet: found {value!r}, expected a number above 0."
-    for disease in ["one patch stands out", "all patches a little changed"]:
-        reached = np.mean([auc(y, lse(f, value)) for y, f in (make_scores(disease, seed) for seed in range(20))])
-        if not reached >= 0.85:
-            return f"Not yet: with {value:g}, the AUC is {reached:.2f} where {disease}; expected 0.85 or more."
-    return "Right."
+from mil_tutorial.exercises import notebook_3 as check
 
-
-print(check_knob(my_knob))
+check.my_knob(my_knob, lse, make_scores, auc)
 
 # %% tags=["solution"]
 # @title Solution
 my_knob = 1.3
-assert check_knob(my_knob) == "Right.", check_knob(my_knob)
+assert check.my_knob.accepts(my_knob, lse, make_scores, auc)
 print("between the ends:", my_knob)
 
 # %% [markdown]
@@ -516,29 +530,15 @@ print("by hand:", (torch.exp(big) / torch.exp(big).sum()).tolist(), " torch.soft
 
 
 # %% tags=["exercise"]
-def softmax(f): ...  # write your code here
+def softmax(f):
+    """Weights with the sum 1. softmax(torch.tensor([0.0, 0.0])) is tensor([0.5, 0.5])."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_softmax(function):
-    for f in [
-        torch.tensor([1.0, 2.0, 3.0]),
-        torch.tensor([100.0, 0.0]),
-        torch.tensor([-500.0, -501.0]),
-        torch.tensor([1000.0, 0.0, 0.0]),
-    ]:
-        answer, right = function(f), torch.softmax(f, 0)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        answer = torch.as_tensor(answer).float()
-        if not torch.isfinite(answer).all():
-            return f"Not yet: for {f.tolist()} it gives {answer.tolist()}. Something overflows."
-        if not torch.allclose(answer, right, atol=1e-6):
-            return f"Not yet: for {f.tolist()} it gives {answer.tolist()}, expected {right.tolist()}."
-    return "Right."
+from mil_tutorial.exercises import notebook_3 as check
 
-
-print(check_softmax(softmax))
+check.softmax(softmax)
 
 
 # %% tags=["solution"]
@@ -548,7 +548,7 @@ def softmax(f):
     return e / e.sum()
 
 
-assert check_softmax(softmax) == "Right.", check_softmax(softmax)
+assert check.softmax.accepts(softmax)
 print(softmax(big).tolist())
 
 # %% [markdown]
@@ -558,27 +558,15 @@ print(softmax(big).tolist())
 
 
 # %% tags=["exercise"]
-def mean_pool(X, mask): ...  # write your code here
+def mean_pool(X, mask):
+    """One mean for each bag. X (2, 5, 3) with a mask (2, 5) gives (2, 3)."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_mean_pool(function):
-    X = batch["X"].clone()
-    X[~batch["mask"]] = 7.0  # padding need not be 0
-    answer = function(X, batch["mask"])
-    if answer is None:
-        return "Not yet: the function returns nothing."
-    right = torch.stack([bag["X"].mean(0) for bag in bags])
-    if answer.shape != right.shape:
-        return f"Not yet: the shape is {tuple(answer.shape)}, expected {tuple(right.shape)}."
-    if not torch.allclose(answer, right, atol=1e-5):
-        return (
-            "Not yet: the values differ from the mean of each bag alone. Do you divide by the number of real patches?"
-        )
-    return "Right."
+from mil_tutorial.exercises import notebook_3 as check
 
-
-print(check_mean_pool(mean_pool))
+check.mean_pool(mean_pool)
 
 
 # %% tags=["solution"]
@@ -588,7 +576,7 @@ def mean_pool(X, mask):
     return (X * weight).sum(1) / weight.sum(1)
 
 
-assert check_mean_pool(mean_pool) == "Right.", check_mean_pool(mean_pool)
+assert check.mean_pool.accepts(mean_pool)
 print(tuple(mean_pool(batch["X"], batch["mask"]).shape))
 
 # %% [markdown]
@@ -599,30 +587,15 @@ print(tuple(mean_pool(batch["X"], batch["mask"]).shape))
 
 
 # %% tags=["exercise"]
-def masked_softmax(f, mask): ...  # write your code here
+def masked_softmax(f, mask):
+    """Weights of each bag. f [[0, 0, 9]] with the mask [[True, True, False]] gives [[0.5, 0.5, 0]]."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_masked_softmax(function):
-    f = torch.tensor([[1.0, 2.0, 500.0], [400.0, 0.0, -400.0]])
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    answer = function(f, mask)
-    if answer is None:
-        return "Not yet: the function returns nothing."
-    if answer.shape != f.shape:
-        return f"Not yet: the shape is {tuple(answer.shape)}, expected {tuple(f.shape)}."
-    if not torch.isfinite(answer).all():
-        return "Not yet: something overflows or divides by zero. Subtract the largest value of each bag."
-    if answer[0, 2] != 0:
-        return f"Not yet: the padding of the first bag has the weight {answer[0, 2]:.3f}, expected 0."
-    if not torch.allclose(answer.sum(1), torch.ones(2)):
-        return f"Not yet: the weights of the bags sum to {answer.sum(1).tolist()}, expected 1 and 1."
-    if not torch.allclose(answer[0, :2], torch.softmax(f[0, :2], 0)):
-        return "Not yet: the weights of the first bag are not the softmax of its two real patches."
-    return "Right."
+from mil_tutorial.exercises import notebook_3 as check
 
-
-print(check_masked_softmax(masked_softmax))
+check.masked_softmax(masked_softmax)
 
 
 # %% tags=["solution"]
@@ -633,7 +606,7 @@ def masked_softmax(f, mask):
     return e / e.sum(dim=1, keepdim=True)
 
 
-assert check_masked_softmax(masked_softmax) == "Right.", check_masked_softmax(masked_softmax)
+assert check.masked_softmax.accepts(masked_softmax)
 print(
     "weights of each bag sum to", masked_softmax(torch.randn(2, 5), torch.ones(2, 5, dtype=torch.bool)).sum(1).tolist()
 )
@@ -649,28 +622,16 @@ weight_factor, logit_change = None, None  # write your answers here
 
 
 # %% tags=["check"]
-def check_copies(weight_factor, logit_change):
-    if weight_factor is None or logit_change is None:
-        return "Not yet: replace both None by numbers."
-    X = bags[0]["X"]
-    with torch.inference_mode():
-        (one, f), (two, g) = (model(x[None], return_att=True) for x in (X, torch.cat([X, X])))
-    factor = (torch.softmax(g[0], 0)[: len(X)] / torch.softmax(f[0], 0)).mean().item()
-    if not abs(weight_factor - factor) <= 1e-3:
-        return f"Not yet: the weights do not change by the factor {weight_factor}. How many terms has the denominator of the softmax now?"
-    if not abs(logit_change - (two - one).item()) <= 1e-4:
-        return f"Not yet: the logit does not change by {logit_change}. What is the weighted mean of the same patches with these weights?"
-    return "Right."
+from mil_tutorial.exercises import notebook_3 as check
 
-
-print(check_copies(weight_factor, logit_change))
+check.copies(weight_factor, logit_change)
 
 # %% tags=["solution"]
 # @title Solution of exercise 4
 # Twice as many terms in the denominator: each weight is halved. Their weighted mean stays, and so does the logit.
 # ABMIL cannot count: it sees shares.
 weight_factor, logit_change = 0.5, 0.0
-assert check_copies(weight_factor, logit_change) == "Right.", check_copies(weight_factor, logit_change)
+assert check.copies.accepts(weight_factor, logit_change)
 print("each weight is halved, the logit stays")
 
 # %% [markdown]
@@ -692,25 +653,28 @@ print("each weight is halved, the logit stays")
 #
 # ### Quiz
 #
-# 1. *Is a patch with high attention a tumour patch?*
-#    <details><summary>Answer</summary>Not always. Attention says "this patch counts for the answer". On a normal slide some patch must have the highest attention, too. Notebook 6 is about this.</details>
-# 2. *Why does `classifier` have as many inputs as a patch has features?*
-#    <details><summary>Answer</summary>Because z is a weighted mean of the patches, so it has their size.</details>
-# 3. *What would a second softmax over the batch do?*
-#    <details><summary>Answer</summary>Bags would compete with each other, and a slide's answer would depend on its neighbours. That is a bug, and check (c) finds it.</details>
-# 4. *The bag label is positive. Is the gradient the same for all patches?*
-#    <details><summary>Answer</summary>No. A patch with more attention has more weight in z and gets a larger share of the gradient. So the patches that already count learn fastest.</details>
-# 5. *You shuffle the patches of a bag. What happens to the logit, and what to the attention?*
-#    <details><summary>Answer</summary>The logit stays, as a sum has no order. The attention is shuffled in the same way as the patches.</details>
-#
+# {quiz}
+
+# %% tags=["quiz"]
+from mil_tutorial.exercises.quizzes import answer_quiz
+
+answer_quiz(3, "")  # your five letters between the quotes: they are remembered on this computer, and nowhere else
+
+# %% [markdown]
 # ### References
 #
-# - M. Ilse, J. M. Tomczak, M. Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018, [arXiv:1802.04712](https://arxiv.org/abs/1802.04712).
-# - E. Raff, J. Holt, *Reproducibility in Multiple Instance Learning: A Case For Algorithmic Unit Tests*, NeurIPS 2023, [arXiv:2310.17867](https://arxiv.org/abs/2310.17867).
-# - H. Jafarinia et al., *Navigating the MIL Trade-Off: Flexible Pooling for Whole Slide Image Classification*, [NeurIPS 2025](https://papers.nips.cc/paper_files/paper/2025/hash/8bacb23a4f6b6f52dd5c81c15b4e4ac5-Abstract-Conference.html). The knob.
-# - J. Li et al., *Can We Simplify Slide-level Fine-tuning of Pathology Foundation Models?*, [arXiv:2502.20823](https://arxiv.org/abs/2502.20823). When the mean is enough.
-# - O. Maron, T. Lozano-Pérez, *A Framework for Multiple-Instance Learning*, [NIPS 1997](https://papers.nips.cc/paper_files/paper/1997/hash/82965d4ed8150294d4330ace00821d77-Abstract.html). Noisy-OR.
-# - M. Zaheer et al., *Deep Sets*, NeurIPS 2017, [arXiv:1703.06114](https://arxiv.org/abs/1703.06114). Why the order of a set must not matter, and what follows.
+# - M. Ilse, J. M. Tomczak, M. Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018,
+#   [arXiv:1802.04712](https://arxiv.org/abs/1802.04712).
+# - E. Raff, J. Holt, *Reproducibility in Multiple Instance Learning: A Case For Algorithmic Unit Tests*, NeurIPS 2023,
+#   [arXiv:2310.17867](https://arxiv.org/abs/2310.17867).
+# - H. Jafarinia et al., *Navigating the MIL Trade-Off: Flexible Pooling for Whole Slide Image Classification*, [NeurIPS
+#   2025](https://papers.nips.cc/paper_files/paper/2025/hash/8bacb23a4f6b6f52dd5c81c15b4e4ac5-Abstract-Conference.html). The knob.
+# - J. Li et al., *Can We Simplify Slide-level Fine-tuning of Pathology Foundation Models?*,
+#   [arXiv:2502.20823](https://arxiv.org/abs/2502.20823). When the mean is enough.
+# - O. Maron, T. Lozano-Pérez, *A Framework for Multiple-Instance Learning*, [NIPS
+#   1997](https://papers.nips.cc/paper_files/paper/1997/hash/82965d4ed8150294d4330ace00821d77-Abstract.html). Noisy-OR.
+# - M. Zaheer et al., *Deep Sets*, NeurIPS 2017, [arXiv:1703.06114](https://arxiv.org/abs/1703.06114). Why the order of a set must
+#   not matter, and what follows.
 #
 # **Next:** notebook 4 trains the model, on a GPU if there is one.
 

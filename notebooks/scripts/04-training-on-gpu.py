@@ -51,7 +51,7 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
-from mil_tutorial import ABMIL, bags_in_memory, collate_fn, make_loader, open_data, pick_device, split_bags
+from mil_tutorial import ABMIL, bags_in_memory, make_loader, open_data, pick_device, split_bags
 
 device = pick_device()
 print("training on", torch.cuda.get_device_name() if device.type == "cuda" else device)
@@ -242,25 +242,14 @@ my_settings = None  # write a dictionary here, such as dict(epochs=..., lr=...)
 
 
 # %% tags=["check"]
-def check_settings(settings):
-    if settings is None:
-        return "Not yet: replace None by a dictionary of settings for train_on_few."
-    if not isinstance(settings, dict) or "epochs" not in settings:
-        return f"Not yet: found {settings!r}, expected a dictionary with epochs, such as dict(epochs=40, lr=1e-3)."
-    if settings["epochs"] > long:
-        return f"Not yet: {settings['epochs']} epochs, expected {long} at most."
-    reached, to_beat = min(train_on_few(**settings).val_loss), min(min(run.val_loss) for run in runs.values())
-    if reached >= to_beat:
-        return f"Not yet: your best validation loss is {reached:.3f}, the number to beat is {to_beat:.3f}."
-    return "Right."
+from mil_tutorial.exercises import notebook_4 as check
 
-
-print(check_settings(my_settings))
+check.my_settings(my_settings, train_on_few, runs, long)
 
 # %% tags=["solution"]
 # @title Solution of exercise 1
 my_settings = dict(epochs=40, lr=1e-3)
-assert check_settings(my_settings) == "Right.", check_settings(my_settings)
+assert check.my_settings.accepts(my_settings, train_on_few, runs, long)
 print(f"validation loss {min(train_on_few(**my_settings).val_loss):.3f}")
 
 # %% [markdown]
@@ -442,29 +431,15 @@ except DataError as error:
 
 
 # %% tags=["exercise"]
-def stop_epoch(val_loss, patience): ...  # write your code here
+def stop_epoch(val_loss, patience):
+    """How many epochs are trained. stop_epoch([3, 2, 1], patience=2) is 3: it never had to stop."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_stop_epoch(function):
-    for losses, patience, right in [
-        ([3, 2, 1, 2, 2, 2], 2, 5),
-        ([3, 2, 1], 2, 3),
-        ([1, 2, 2, 2], 1, 2),
-        ([3, 2, 2, 1, 2], 3, 5),
-        ([5, 4, 4.5, 3, 3.5, 3.2, 3.1, 3.05], 3, 7),
-        ([3, 2, 2.5, 2.6, 1], 2, 4),
-        ([3, 2, 2, 2, 2], 2, 4),
-    ]:
-        answer = function(losses, patience)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        if answer != right:
-            return f"Not yet: for {losses} and patience {patience} it gives {answer}, expected {right} epochs."
-    return "Right."
+from mil_tutorial.exercises import notebook_4 as check
 
-
-print(check_stop_epoch(stop_epoch))
+check.stop_epoch(stop_epoch)
 
 
 # %% tags=["solution"]
@@ -479,7 +454,7 @@ def stop_epoch(val_loss, patience):
     return len(val_loss)
 
 
-assert check_stop_epoch(stop_epoch) == "Right.", check_stop_epoch(stop_epoch)
+assert check.stop_epoch.accepts(stop_epoch)
 assert stop_epoch(stopped.val_loss, 5) == len(stopped.val_loss)
 print("the run above stopped after", stop_epoch(stopped.val_loss, 5), "epochs")
 
@@ -492,32 +467,15 @@ print("the run above stopped after", stop_epoch(stopped.val_loss, 5), "epochs")
 
 
 # %% tags=["exercise"]
-def accumulated_gradient(model, batches): ...  # write your code here
+def accumulated_gradient(model, batches):
+    """Leaves the gradients in the model: p.grad of each parameter p. It returns nothing."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_accumulated(function):
-    torch.manual_seed(0)
-    tiny = ABMIL(in_dim)
-    some = [train_set[i] for i in range(5)]
-    _, losses = tiny.compute_loss(**{k: collate_fn(some)[k] for k in ("Y", "X", "mask")})
-    sum(losses.values()).backward()
-    right = [p.grad.clone() for p in tiny.parameters()]
-    for p in tiny.parameters():
-        p.grad = torch.ones_like(p)  # left over from an earlier step
-    function(tiny, [collate_fn(some[:1]), collate_fn(some[1:])])
-    grads = [p.grad for p in tiny.parameters()]
-    if any(g is None for g in grads):
-        return "Not yet: a parameter has no gradient. Is backward() called?"
-    if all(torch.equal(g, torch.ones_like(g)) for g in grads):
-        return "Not yet: the gradients are still those from before."
-    largest = max((g - r).abs().max().item() for g, r in zip(grads, right))
-    if largest > 1e-5:
-        return f"Not yet: a gradient is off by {largest:.3g}. Was the old gradient cleared once, at the start? Does every bag count the same, whatever its batch?"
-    return "Right."
+from mil_tutorial.exercises import notebook_4 as check
 
-
-print(check_accumulated(accumulated_gradient))
+check.accumulated_gradient(accumulated_gradient)
 
 
 # %% tags=["solution"]
@@ -530,7 +488,7 @@ def accumulated_gradient(model, batches):
         (sum(losses.values()) * len(batch["Y"]) / total).backward()
 
 
-assert check_accumulated(accumulated_gradient) == "Right.", check_accumulated(accumulated_gradient)
+assert check.accumulated_gradient.accepts(accumulated_gradient)
 print("two small batches, one gradient")
 
 # %% [markdown]
@@ -550,21 +508,20 @@ print("two small batches, one gradient")
 #
 # ### Quiz
 #
-# 1. *Why is the loss near 0.69 at the start?*
-#    <details><summary>Answer</summary>A model that says "one half" for everything has the loss −ln 0.5 ≈ 0.69.</details>
-# 2. *The training loss is 0.01 and the validation loss 0.9. What now?*
-#    <details><summary>Answer</summary>It overfits. Stop earlier or take smaller steps, as above; more slides, if you can get them.</details>
-# 3. *Why must you wait for a GPU before you read the clock?*
-#    <details><summary>Answer</summary>Calls return before the work is done. Without <code>synchronize</code> you time how fast work is handed over.</details>
-# 4. *Labels are shuffled, and the validation AUC is 0.8. Good news?*
-#    <details><summary>Answer</summary>No. There is nothing to learn from shuffled labels, so 0.5 is expected, give or take chance. 0.8 means a leak, or very few bags.</details>
-# 5. *You train twice with the same seed and get different weights. Name two reasons.*
-#    <details><summary>Answer</summary>The order of the bags came from a generator that was not seeded, or a GPU adds numbers in another order. Also: something else drew from torch's generator in between.</details>
-#
+# {quiz}
+
+# %% tags=["quiz"]
+from mil_tutorial.exercises.quizzes import answer_quiz
+
+answer_quiz(4, "")  # your five letters between the quotes: they are remembered on this computer, and nowhere else
+
+# %% [markdown]
 # ### References
 #
-# - I. Loshchilov, F. Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101). AdamW.
-# - C. Zhang et al., *Understanding deep learning requires rethinking generalization*, ICLR 2017, [arXiv:1611.03530](https://arxiv.org/abs/1611.03530). Networks learn shuffled labels by heart.
+# - I. Loshchilov, F. Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019,
+#   [arXiv:1711.05101](https://arxiv.org/abs/1711.05101). AdamW.
+# - C. Zhang et al., *Understanding deep learning requires rethinking generalization*, ICLR 2017,
+#   [arXiv:1611.03530](https://arxiv.org/abs/1611.03530). Networks learn shuffled labels by heart.
 #
 # **Next:** notebook 5 asks how good the model really is.
 

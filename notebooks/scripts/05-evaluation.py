@@ -203,27 +203,14 @@ my_threshold = 0.5  # change this number
 
 
 # %% tags=["check"]
-def check_my_threshold(value):
-    try:
-        found = cost(clinic_y, clinic_prob, float(value))
-    except (TypeError, ValueError):
-        return f"Not yet: my_threshold is {value!r:.40}, expected one number from 0 to 1."
-    if not 0 <= float(value) <= 1:
-        return f"Not yet: my_threshold is {value}, expected a number from 0 to 1, as probabilities are."
-    if found >= 90:
-        misses = ((clinic_prob <= float(value)) & (clinic_y == 1)).sum()
-        return (
-            f"Not yet: with {value} the cost is {found}, of which {10 * misses} are for {misses} misses. Get below 90."
-        )
-    return "Right."
+from mil_tutorial.exercises import notebook_5 as check
 
-
-print(check_my_threshold(my_threshold))
+check.my_threshold(my_threshold, cost, clinic_y, clinic_prob)
 
 # %% tags=["solution"]
 # @title Solution of exercise 1
 my_threshold = 0.2
-assert check_my_threshold(my_threshold) == "Right.", check_my_threshold(my_threshold)
+assert check.my_threshold.accepts(my_threshold, cost, clinic_y, clinic_prob)
 new_y = (clinic.random(300) < 0.2).astype(int)
 new_prob = 1 / (1 + np.exp(-clinic.normal(3 * new_y - 2, 1.2)))
 print(
@@ -232,6 +219,34 @@ print(
 print("with 0.5: ", cost(clinic_y, clinic_prob, 0.5), " on 300 new slides:", cost(new_y, new_prob, 0.5))
 
 # %% [markdown]
+# **Move the threshold** on the clinic's slides. Two questions of a patient: *my slide was called tumour; how likely is it true?*
+# That is the **positive predictive value**. *It was called normal; how likely is that true?* The negative predictive value.
+
+# %%
+from mil_tutorial import show_slider
+
+pictures, choices = [], [0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+for t in choices:
+    table = np.array([[((clinic_prob > t) == c)[clinic_y == y].sum() for c in (0, 1)] for y in (0, 1)])
+    sick, healthy, called_sick, called_healthy = *table.sum(1)[::-1], *table.sum(0)[::-1]
+    fig, ax = plt.subplots(figsize=(6.4, 3.2))
+    ax.imshow(table / table.sum(1, keepdims=True), cmap="Blues", vmin=0, vmax=1.6)
+    for (y, c), count in np.ndenumerate(table):
+        ax.text(c, y, f"{count}", ha="center", va="center", fontsize=15)
+    ax.set(
+        xticks=[0, 1], yticks=[0, 1], xticklabels=["called normal", "called tumour"], yticklabels=["normal", "tumour"]
+    )
+    values = {"sensitivity": table[1, 1] / sick, "specificity": table[0, 0] / healthy}
+    values["positive predictive value"] = table[1, 1] / called_sick if called_sick else np.nan
+    values["negative predictive value"] = table[0, 0] / called_healthy if called_healthy else np.nan
+    fig.text(0.62, 0.35, "\n".join(f"{v:.2f} {name}" for name, v in values.items()), fontsize=11, linespacing=1.8)
+    pictures.append(fig)
+show_slider(pictures, choices, name="threshold", start=6, alt="Confusion matrix of 300 made-up slides")
+
+# %% [markdown]
+# *What to see: a lower threshold misses fewer tumours, and more healthy slides are called tumour. Sensitivity and the positive
+# predictive value pull in opposite directions. No threshold is best for everybody.*
+#
 # ## Compared with what?
 #
 # <!-- instructor, 6 min: Max pooling is ahead of ABMIL with every seed, and yet the paired test shows no difference. A good discussion. -->
@@ -637,6 +652,22 @@ plt.show()
 # *What to see: on the dashed line the stated probability is right. Left: where the model says 0.9, clearly fewer slides have
 # tumour; where it says 0.1, clearly more. Right: one number, found on other slides, puts all points close to the line.*
 #
+# **Move the temperature**, on the same made-up slides:
+
+# %%
+pictures, choices = [], [0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6]
+for t in choices:
+    bins = reliability(made_y[1000:], scale_by_temperature(too_sure[1000:], t), bins=8)
+    fig, ax = plt.subplots(figsize=(4, 3.4))
+    ax.plot([0, 1], [0, 1], color="#999999", lw=1, ls="--")
+    ax.plot(bins["prob"], bins["frequency"], "o-", color="#0072B2")
+    ax.set(xlabel="predicted probability", ylabel="fraction with tumour", xlim=(0, 1), ylim=(0, 1))
+    pictures.append(fig)
+show_slider(pictures, choices, name="temperature", start=1, alt="Reliability plot")
+
+# %% [markdown]
+# *What to see: temperature 1 is the model as it is. Too high a temperature makes it too timid: the points turn past the line.*
+#
 # Now our own runs, with few slides. Each run has its own validation slides, and so its own temperature. We compare the Brier
 # score before and after:
 
@@ -804,26 +835,15 @@ except ValueError as error:
 
 
 # %% tags=["exercise"]
-def sensitivity(y, called): ...  # write your code here
+def sensitivity(y, called):
+    """A share from 0 to 1. sensitivity(np.array([1, 0]), np.array([1, 1])) is 1.0."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_sensitivity(function):
-    for y, c, right in [
-        ([1, 1, 0], [1, 0, 1], 0.5),
-        ([0, 1, 1, 1], [0, 1, 1, 1], 1.0),
-        ([1, 1, 0, 0], [1, 0, 1, 1], 0.5),
-        ([1, 0], [0, 0], 0.0),
-    ]:
-        answer = function(np.array(y), np.array(c))
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        if not abs(answer - right) <= 1e-6:
-            return f"Not yet: for y = {y} and called = {c} it gives {answer}, expected {right}."
-    return "Right."
+from mil_tutorial.exercises import notebook_5 as check
 
-
-print(check_sensitivity(sensitivity))
+check.sensitivity(sensitivity)
 
 
 # %% tags=["solution"]
@@ -832,7 +852,7 @@ def sensitivity(y, called):
     return (called[y == 1] == 1).mean()
 
 
-assert check_sensitivity(sensitivity) == "Right.", check_sensitivity(sensitivity)
+assert check.sensitivity.accepts(sensitivity)
 assert np.isclose(sensitivity(test.Y, called), metrics["sensitivity"].value)
 print(f"{sensitivity(test.Y, called):.3f}")
 
@@ -843,35 +863,15 @@ print(f"{sensitivity(test.Y, called):.3f}")
 
 
 # %% tags=["exercise"]
-def bootstrap_interval(y, prob, n=500): ...  # write your code here
+def bootstrap_interval(y, prob, n=500):
+    """Two numbers, low and high, such as (0.85, 0.96)."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-from mil_tutorial import auc_interval
+from mil_tutorial.exercises import notebook_5 as check
 
-
-def check_bootstrap(function):
-    rng = np.random.default_rng(3)
-    y = np.tile([0, 1], 100)
-    prob = y + rng.normal(0, 1, 200)
-    answer, known = function(y, prob), auc_interval(y, prob)
-    if answer is None:
-        return "Not yet: the function returns nothing."
-    if np.shape(answer) != (2,):
-        return f"Not yet: it gives {answer!r:.80}, expected two numbers, low and high."
-    low, high = answer
-    if not low < known.value < high:
-        return f"Not yet: for 200 made-up slides the interval {low:.3f} to {high:.3f} does not hold the AUC {known.value:.3f}."
-    ratio = (high - low) / (known.high - known.low)
-    if not 0.88 < ratio < 1.18:
-        return (
-            f"Not yet: for 200 made-up slides the interval is {ratio:.2f} times as wide as DeLong's, expected about 1. As many slides in each"
-            " draw as there are? The 2.5 % and 97.5 % points, not the smallest and largest value?"
-        )
-    return "Right."
-
-
-print(check_bootstrap(bootstrap_interval))
+check.bootstrap_interval(bootstrap_interval)
 
 
 # %% tags=["solution"]
@@ -886,7 +886,7 @@ def bootstrap_interval(y, prob, n=500):
     return np.quantile(values, [0.025, 0.975])
 
 
-assert check_bootstrap(bootstrap_interval) == "Right.", check_bootstrap(bootstrap_interval)
+assert check.bootstrap_interval.accepts(bootstrap_interval)
 print("AUC between {:.3f} and {:.3f}".format(*bootstrap_interval(test.Y, test.prob)))
 
 # %% [markdown]
@@ -899,34 +899,15 @@ print("AUC between {:.3f} and {:.3f}".format(*bootstrap_interval(test.Y, test.pr
 
 
 # %% tags=["exercise"]
-def paired_p_value(y, prob_a, prob_b, n=500): ...  # write your code here
+def paired_p_value(y, prob_a, prob_b, n=500):
+    """A probability. For the same model twice it is 1.0."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_paired(function):
-    rng = np.random.default_rng(1)
-    y = np.tile([0, 1], 30)
-    good, bad = y + rng.normal(0, 0.4, 60), rng.random(60)
-    rng = np.random.default_rng(1)
-    hard = y + rng.normal(0, 1.2, 60)  # slides that are hard for both: only a paired test sees the small gain
-    better, base = hard + 0.125 * (2 * y - 1) + rng.normal(0, 0.05, 60), hard + rng.normal(0, 0.05, 60)
-    rng = np.random.default_rng(3)
-    one, other = y + rng.normal(0, 1, 60), y + rng.normal(0, 1.3, 60)
-    for what, a, b, low, high in [("the same model twice", good, good, 0.99, 1.0), ("a good and a blind model", good, bad, 1e-9, 0.02),
-                                  ("a blind and a good model", bad, good, 1e-9, 0.02),
-                                  ("two models with the same hard slides", better, base, 1e-9, 0.03),
-                                  ("two models of similar quality", one, other, 0.45, 0.8)]:  # fmt: skip
-        answer = function(y, a, b)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        if answer == 0:
-            return "Not yet: p must never be 0. Count the true arrangement among the draws."
-        if not low <= answer <= high:
-            return f"Not yet: for {what} it gives p = {answer:.3f}, expected {low:.2g} to {high:.2g}."
-    return "Right."
+from mil_tutorial.exercises import notebook_5 as check
 
-
-print(check_paired(paired_p_value))
+check.paired_p_value(paired_p_value)
 
 
 # %% tags=["solution"]
@@ -942,7 +923,7 @@ def paired_p_value(y, prob_a, prob_b, n=500):
     return (1 + hits) / (1 + n)
 
 
-assert check_paired(paired_p_value) == "Right.", check_paired(paired_p_value)
+assert check.paired_p_value.accepts(paired_p_value)
 print("a model against itself: p =", paired_p_value(test.Y, test.prob, test.prob))
 
 # %% [markdown]
@@ -966,33 +947,39 @@ print("a model against itself: p =", paired_p_value(test.Y, test.prob, test.prob
 #
 # ### Quiz
 #
-# 1. *The interval of model A is 0.90 to 0.97, that of B 0.88 to 0.96. Is A better?*
-#    <details><summary>Answer</summary>These numbers do not show it. Compare both on the same slides, pair by pair.</details>
-# 2. *Why do we resample slides and not patches?*
-#    <details><summary>Answer</summary>Slides are what a new hospital brings. Patches of one slide are not independent, and intervals from them are far too narrow.</details>
-# 3. *May you look at missed test slides and then change the model?*
-#    <details><summary>Answer</summary>You may look. But after a change made because of them, these slides are no test any more.</details>
-# 4. *Accuracy is 0.95, and 95 % of the slides are normal. What do you know?*
-#    <details><summary>Answer</summary>Nothing yet. A model that says "normal" to everything reaches that, too. Look at sensitivity, specificity and AUC.</details>
-# 5. *Temperature scaling: does it change the AUC?*
-#    <details><summary>Answer</summary>No. All logits are divided by one positive number, so their order stays. It changes how far from 0.5 the probabilities are.</details>
-# 6. *AUC 0.99, and the attention lies on the tumour. What can still be wrong?*
-#    <details><summary>Answer</summary>The model may read the hospital: it is in every patch, so a map does not show it. Ask for the AUC within each hospital.</details>
-#
+# {quiz}
+
+# %% tags=["quiz"]
+from mil_tutorial.exercises.quizzes import answer_quiz
+
+answer_quiz(5, "")  # your six letters between the quotes: they are remembered on this computer, and nowhere else
+
+# %% [markdown]
 # ### References
 #
 # - C. Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017, [arXiv:1706.04599](https://arxiv.org/abs/1706.04599).
-# - E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, *Comparing the Areas under Two or More Correlated Receiver Operating Characteristic Curves*, Biometrics 44 (1988), [doi:10.2307/2531595](https://doi.org/10.2307/2531595).
-# - L. Maier-Hein et al., *Metrics reloaded: recommendations for image analysis validation*, Nature Methods 21 (2024), [doi:10.1038/s41592-023-02151-z](https://doi.org/10.1038/s41592-023-02151-z).
-# - S. Kapoor, A. Narayanan, *Leakage and the reproducibility crisis in machine-learning-based science*, Patterns 4 (2023), [doi:10.1016/j.patter.2023.100804](https://doi.org/10.1016/j.patter.2023.100804).
-# - G. Wölflein et al., *A Good Feature Extractor Is All You Need for Weakly Supervised Pathology Slide Classification*, 2023, [arXiv:2311.11772](https://arxiv.org/abs/2311.11772).
-# - J. R. Kaczmarzyk et al., *Explainable AI for computational pathology identifies model limitations and tissue biomarkers* (HIPPO), 2024, [arXiv:2409.03080](https://arxiv.org/abs/2409.03080). Its authors' model cards give the numbers of three encoders.
-# - J. Li et al., *Can We Simplify Slide-level Fine-tuning of Pathology Foundation Models?*, 2025, [arXiv:2502.20823](https://arxiv.org/abs/2502.20823). Where the mean wins.
-# - A. Mammadov et al., *Reducing Variability of Multiple Instance Learning Methods for Digital Pathology*, 2025, [arXiv:2507.00292](https://arxiv.org/abs/2507.00292).
-# - J. Kömen et al., *Towards robust foundation models for digital pathology* (PathoROB), Nature Communications 17 (2026), [doi:10.1038/s41467-026-73923-2](https://doi.org/10.1038/s41467-026-73923-2).
+# - E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, *Comparing the Areas under Two or More Correlated Receiver Operating
+#   Characteristic Curves*, Biometrics 44 (1988), [doi:10.2307/2531595](https://doi.org/10.2307/2531595).
+# - L. Maier-Hein et al., *Metrics reloaded: recommendations for image analysis validation*, Nature Methods 21 (2024),
+#   [doi:10.1038/s41592-023-02151-z](https://doi.org/10.1038/s41592-023-02151-z).
+# - S. Kapoor, A. Narayanan, *Leakage and the reproducibility crisis in machine-learning-based science*, Patterns 4 (2023),
+#   [doi:10.1016/j.patter.2023.100804](https://doi.org/10.1016/j.patter.2023.100804).
+# - G. Wölflein et al., *A Good Feature Extractor Is All You Need for Weakly Supervised Pathology Slide Classification*, 2023,
+#   [arXiv:2311.11772](https://arxiv.org/abs/2311.11772).
+# - J. R. Kaczmarzyk et al., *Explainable AI for computational pathology identifies model limitations and tissue biomarkers*
+#   (HIPPO), 2024, [arXiv:2409.03080](https://arxiv.org/abs/2409.03080). Its authors' model cards give the numbers of three
+#   encoders.
+# - J. Li et al., *Can We Simplify Slide-level Fine-tuning of Pathology Foundation Models?*, 2025,
+#   [arXiv:2502.20823](https://arxiv.org/abs/2502.20823). Where the mean wins.
+# - A. Mammadov et al., *Reducing Variability of Multiple Instance Learning Methods for Digital Pathology*, 2025,
+#   [arXiv:2507.00292](https://arxiv.org/abs/2507.00292).
+# - J. Kömen et al., *Towards robust foundation models for digital pathology* (PathoROB), Nature Communications 17 (2026),
+#   [doi:10.1038/s41467-026-73923-2](https://doi.org/10.1038/s41467-026-73923-2).
 #
-# - T. Albuquerque et al., *Characterizing the Interpretability of Attention Maps in Digital Pathology*, 2024, [arXiv:2407.02484](https://arxiv.org/abs/2407.02484).
-# - H. Jafarinia et al., *Navigating the MIL Trade-Off: Flexible Pooling for Whole Slide Image Classification*, NeurIPS 2025. Log-sum-exp.
+# - T. Albuquerque et al., *Characterizing the Interpretability of Attention Maps in Digital Pathology*, 2024,
+#   [arXiv:2407.02484](https://arxiv.org/abs/2407.02484).
+# - H. Jafarinia et al., *Navigating the MIL Trade-Off: Flexible Pooling for Whole Slide Image Classification*, NeurIPS 2025.
+#   Log-sum-exp.
 # - M. Mitchell et al., *Model Cards for Model Reporting*, FAT* 2019, [arXiv:1810.03993](https://arxiv.org/abs/1810.03993).
 #
 # The bibliography on the course's website has more.

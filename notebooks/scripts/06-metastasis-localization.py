@@ -124,7 +124,6 @@ print(f"tumour probability of {wsi_name}: {probability[wsi_name]:.2f}")
 # %% tags=["landing-guilty"]
 from mil_tutorial import scale_min_max
 
-normal_slides = [name for name, y in zip(test.names, test.Y) if y == 0]
 normal_name = min(normal_slides, key=probability.get)
 normal_patches, normal_canvas, normal_rows, normal_columns = draw_canvas(normal_name)
 normal_min_max = scale_min_max(attention[normal_name])
@@ -187,6 +186,45 @@ plt.show()
 # %% [markdown]
 # *What to see: orange speaks for tumour, purple against it. On the left a few patches push the answer up. On the right a few
 # patches push it down. Colour-blind readers can read this map, and the bar says what a colour means.*
+#
+# **Move the scaling.** The same two slides as squares, five times the same model:
+
+# %%
+from mil_tutorial import show_slider
+
+
+def squares(ax, name, values, limits, cmap="Blues"):
+    """A slide's patches as coloured squares at their places."""
+    places = test_set.read_patches(name)
+    column, row = places.coords.T // places.geometry.step_level0
+    size = min(1.0, 40 / np.ptp(column), 40 / np.ptp(row)) * 130
+    ax.scatter(column, row, c=values, vmin=limits[0], vmax=limits[1], cmap=cmap, marker="s", s=size)
+    ax.set(aspect="equal", ylim=(row.max() + 1, row.min() - 1))
+    ax.axis("off")
+
+
+# %%
+both = {wsi_name: scores, normal_name: normal_scores}
+share = {name: s["attention x n"] for name, s in both.items()}
+scalings = {
+    "smallest to largest of each slide": ({n: scale_min_max(v) for n, v in share.items()}, (0, 1), "Blues"),
+    "rank in each slide": ({n: v.argsort().argsort() / len(v) for n, v in share.items()}, (0, 1), "Blues"),
+    "attention x n, dark from 3": (share, (0, 3), "Blues"),
+    "attention x n, dark from 10": (share, (0, 10), "Blues"),
+    "contribution, one scale": ({n: s["contribution"] for n, s in both.items()}, (-limit, limit), "PuOr_r"),
+}
+pictures = []
+for values, limits, cmap in scalings.values():
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3))
+    for ax, (name, title) in zip(axes, [(wsi_name, "tumour"), (normal_name, "normal")]):
+        squares(ax, name, values[name], limits, cmap)
+        ax.set_title(f"{name}: {title}")
+    pictures.append(fig)
+show_slider(pictures, list(scalings), name="scaling", alt="Maps of a tumour slide and a healthy slide")
+
+# %% [markdown]
+# *What to see: whatever is scaled within a slide is as dark on the healthy slide as on the sick one. Only a fixed scale can be
+# compared, and only the contribution says which way a patch pushes.*
 #
 # Which score says best what the model used? That is not a matter of taste: we can test it, and we will. First we compare with the
 # truth.
@@ -342,8 +380,30 @@ plt.show()
 # the others at first, and then **climbs back**, nearly to where it began. Right, all lines but the grey one lie on top of each
 # other near 1: one good patch is enough. So insertion does not tell the scores apart here.*
 #
-# This is the figure to remember, because one number would have misled us. By the whole curve, attention looks hardly better than
-# a random order. By the first third it is clearly better: **it finds the first patches that matter.**
+# **Move the share.** One slide, patches taken away in the order of attention:
+
+# %%
+name = max(sure_slides, key=lambda n: (y_inst[n] == 1).sum())
+curve, order = curves["attention x n", name][0], np.argsort(-all_scores[name]["attention x n"])
+pictures, step = [], max(1, len(curve.share) // 12)
+for share_gone, prob in list(zip(curve.share, curve.prob))[::step]:
+    left_there = np.ones(len(order))
+    left_there[order[: round(share_gone * len(order))]] = 0
+    fig, (ax, line) = plt.subplots(1, 2, figsize=(9, 2.8))
+    squares(ax, name, left_there * (1 + (y_inst[name] == 1)), (0, 2), "Oranges")
+    ax.set_title(f"{name}: dark is tumour, white is gone")
+    line.plot(curve.share, curve.prob, color="#D55E00")
+    line.plot([share_gone], [prob], "o", color="black")
+    line.set(xlabel="share of patches gone", ylabel="tumour probability", ylim=(0, 1.02))
+    pictures.append(fig)
+show_slider(pictures, [f"{s:.0%}" for s in curve.share[::step]], name="patches gone", alt="A slide that loses patches")
+
+# %% [markdown]
+# *What to see: where the black dot is when the last dark square has gone, and where it goes after that.*
+#
+# Back to the figure with all the curves. It is the one to remember, because one number would have misled us. By the whole curve,
+# attention looks hardly better than a random order. By the first third it is clearly better: **it finds the first patches that
+# matter.**
 #
 # Why does it climb back? A likely reason: when those patches are gone, the patches that attention cared for least are left, such
 # as glass. Attention must go somewhere. But the classifier was never trained on such a bag, and what it says there means little.
@@ -402,22 +462,9 @@ take_out = np.argsort(-all_scores[puzzle]["attention x n"])[:goal]  # change thi
 
 
 # %% tags=["check"]
-def check_take_out(patches_gone):
-    try:
-        gone = sorted({int(i) for i in patches_gone})
-    except (TypeError, ValueError):
-        return f"Not yet: take_out is {patches_gone!r:.60}, expected the numbers of patches."
-    if any(not 0 <= i < len(X[puzzle]) for i in gone) or len(gone) == len(X[puzzle]):
-        return f"Not yet: the slide has patches 0 to {len(X[puzzle]) - 1}, and one must stay."
-    prob = left_over(puzzle, gone)
-    if prob >= 0.5 and goal < 50:
-        return f"Not yet: without these {len(gone)} patches the probability is {prob:.2f}, expected below 0.50."
-    if len(gone) > goal:
-        return f"Not yet: the probability is {prob:.2f}, but {len(gone)} patches are more than {goal}."
-    return "Right."
+from mil_tutorial.exercises import notebook_6 as check
 
-
-print(check_take_out(take_out))
+check.take_out(take_out, left_over, puzzle, goal, X)
 
 # %% tags=["solution"]
 # @title Solution of exercise 1
@@ -425,7 +472,7 @@ for key in tested:
     print(f"{key:21s} {fewest(puzzle, key)} patches")
 best = min(tested, key=lambda key: fewest(puzzle, key))
 take_out = np.argsort(-all_scores[puzzle][best])[:goal]
-assert check_take_out(take_out) == "Right.", check_take_out(take_out)
+assert check.take_out.accepts(take_out, left_over, puzzle, goal, X)
 
 # %% [markdown]
 # ## Counterfactual slides: what if?
@@ -691,27 +738,28 @@ plt.show()
 #
 # <!-- instructor, 8 min: Give them three free minutes with the viewer. It is what they will remember. -->
 #
-# Pan with the mouse, zoom with the wheel: the three pictures move together. Hover over a patch for its place and score.
+# Drag to move, click on the slide, then turn the wheel to zoom. Hover over a patch for its place and scores; click on it to go
+# there. In this frame the finest pixels have 1 µm, so that the notebook stays small.
 
 # %%
 from mil_tutorial import view_heatmap
 
-view_heatmap(
-    open_slide(data.slide_path(wsi_name)), patches.coords, side, scores, labels=y_inst[wsi_name], title=wsi_name
-)
+slide, truth_of = data.slide_path(wsi_name), y_inst[wsi_name]
+view_heatmap(slide, patches.coords, side, scores, truth_of, title=wsi_name, finest_mpp=1.0)
 
 # %% [markdown]
-# The next cell writes the same view as one file that opens without a network. It also writes the patches for
-# [QuPath](https://qupath.github.io): open the slide there and drag the GeoJSON file onto it.
+# The next cell writes a view that goes down to the cells: a page that opens with a double click, without a network. Its tiles lie
+# in a folder beside it, so move or send both together. The cell also writes a GeoJSON file for [QuPath](https://qupath.github.io):
+# open the slide there and drag the file onto it.
 
 # %%
 from pathlib import Path
 
 from mil_tutorial import write_geojson
 
-out, truth_of = Path("outputs"), y_inst[wsi_name]
-page = {"title": wsi_name, "html": out / f"{wsi_name}.html"}
-view_heatmap(data.slide_path(wsi_name), patches.coords, side, scores, truth_of, **page)
+out = Path("outputs")
+page = {"title": wsi_name, "html": out / f"{wsi_name}.html", "one_file": False}
+view_heatmap(slide, patches.coords, side, scores, truth_of, **page)
 hot = ("attention x n", 3.0)  # patches with more than three fair shares
 write_geojson(out / f"{wsi_name}.geojson", patches.coords, side, scores, labels=truth_of, regions=hot)
 print(sorted(p.name for p in out.iterdir()))
@@ -784,26 +832,15 @@ answer
 
 
 # %% tags=["exercise"]
-def fair_share(raw): ...  # write your code here
+def fair_share(raw):
+    """One value for each patch. fair_share(np.zeros(4)) is [1, 1, 1, 1]."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_fair_share(function):
-    for raw in [np.zeros(4), np.array([0.0, 1.0, 2.0]), f]:
-        answer = function(raw)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        answer = np.asarray(answer)
-        if not np.isfinite(answer).all():
-            return "Not yet: some values are not finite. Does something overflow?"
-        if abs(np.mean(answer) - 1) > 1e-5:
-            return f"Not yet: the mean is {np.mean(answer):.3f}, expected 1."
-        if not np.allclose(answer, attention_times_n(raw), atol=1e-5):
-            return "Not yet: the mean is right, the values are not. Is it a softmax?"
-    return "Right."
+from mil_tutorial.exercises import notebook_6 as check
 
-
-print(check_fair_share(fair_share))
+check.fair_share(fair_share)
 
 
 # %% tags=["solution"]
@@ -813,7 +850,7 @@ def fair_share(raw):
     return e / e.sum() * len(raw)
 
 
-assert check_fair_share(fair_share) == "Right.", check_fair_share(fair_share)
+assert check.fair_share.accepts(fair_share)
 print(f"the patch with most attention has {fair_share(f).max():.1f} times its fair share")
 
 # %% [markdown]
@@ -824,24 +861,15 @@ print(f"the patch with most attention has {fair_share(f).max():.1f} times its fa
 
 
 # %% tags=["exercise"]
-def pointing_game(scores, truths): ...  # write your code here
+def pointing_game(scores, truths):
+    """A share of slides. pointing_game([np.array([0.1, 0.9])], [np.array([0, 1])]) is 1.0."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_pointing_game(function):
-    some_scores = [np.array([0.1, 0.9, 0.2]), np.array([0.8, 0.2, 0.1]), np.array([0.3, 0.4, 0.1])]
-    some_truths = [np.array([0, 1, 0]), np.array([0, 1, 0]), np.array([1, 1, 0])]
-    answer = function(some_scores, some_truths)
-    if answer is None:
-        return "Not yet: the function returns nothing."
-    if np.ndim(answer):
-        return "Not yet: the function returns several values, expected one number: the fraction of slides that hit."
-    if not abs(answer - 2 / 3) <= 1e-6:
-        return f"Not yet: for three slides of which two hit, it gives {answer:.3f}, expected 0.667. A slide may have several tumour patches."
-    return "Right."
+from mil_tutorial.exercises import notebook_6 as check
 
-
-print(check_pointing_game(pointing_game))
+check.pointing_game(pointing_game)
 
 
 # %% tags=["solution"]
@@ -850,7 +878,7 @@ def pointing_game(scores, truths):
     return np.mean([truth[score.argmax()] == 1 for score, truth in zip(scores, truths)])
 
 
-assert check_pointing_game(pointing_game) == "Right.", check_pointing_game(pointing_game)
+assert check.pointing_game.accepts(pointing_game)
 found_by_attention = pointing_game([attention[name] for name in tumor_slides], [y_inst[name] for name in tumor_slides])
 print(f"attention points at tumour on {found_by_attention:.0%} of the tumour slides")
 
@@ -863,30 +891,15 @@ print(f"attention points at tumour on {found_by_attention:.0%} of the tumour sli
 
 
 # %% tags=["exercise"]
-def find_peaks(score, coords, radius): ...  # write your code here
+def find_peaks(score, coords, radius):
+    """Numbers of patches, the best first. With three patches far from each other it takes all three."""
+    # Write your code here.
 
 
 # %% tags=["check"]
-def check_find_peaks(function):
-    coords = np.array([[0, 0], [10, 0], [20, 0], [100, 0], [100, 9]])
-    cases = [
-        ([0.1, 0.9, 0.2, 0.3, 0.4], 15, [1, 4]),
-        ([0.9, 0.8, 0.7, 0.1, 0.2], 15, [0, 2, 4]),
-        ([0.5, 0.4, 0.3, 0.2, 0.1], 1, [0, 1, 2, 3, 4]),
-        ([0.9, 0.8, 0.7, 0.2, 0.1], 10, [0, 1, 2, 3]),
-    ]
-    for score, radius, right in cases:
-        answer = function(np.array(score), coords, radius)
-        if answer is None:
-            return "Not yet: the function returns nothing."
-        if np.ndim(answer) != 1:
-            return "Not yet: expected a list of the numbers of the patches, not their coordinates."
-        if [int(i) for i in answer] != right:
-            return f"Not yet: for scores {score} and radius {radius} it gives {[int(i) for i in answer]}, expected {right}."
-    return "Right."
+from mil_tutorial.exercises import notebook_6 as check
 
-
-print(check_find_peaks(find_peaks))
+check.find_peaks(find_peaks)
 
 
 # %% tags=["solution"]
@@ -899,7 +912,7 @@ def find_peaks(score, coords, radius):
     return taken
 
 
-assert check_find_peaks(find_peaks) == "Right.", check_find_peaks(find_peaks)
+assert check.find_peaks.accepts(find_peaks)
 print(
     "three of five patches:",
     [
@@ -930,28 +943,33 @@ print(
 #
 # ### Quiz
 #
-# 1. *On a healthy slide, one patch has 20 times its fair share of attention. Is it tumour?*
-#    <details><summary>Answer</summary>No. Attention is always shared out. Look at the slide's probability and at the patch's contribution.</details>
-# 2. *Why do isolated tumour cells count neither way in FROC?*
-#    <details><summary>Answer</summary>Experts disagree on them. Finding one is not rewarded, and is no false alarm either.</details>
-# 3. *Why are normal slides part of FROC?*
-#    <details><summary>Answer</summary>False alarms on healthy slides cost a doctor's time, too.</details>
-# 4. *A lesion is hit by three detections. How often does it count?*
-#    <details><summary>Answer</summary>Once, with the highest of the three. The others are neither hits nor false alarms.</details>
-# 5. *Deleting the patches of highest attention does not change the probability. What does that tell?*
-#    <details><summary>Answer</summary>That this attention does not explain the answer: other patches carry it as well. A heatmap of it would look convincing, and mislead.</details>
-#
+# {quiz}
+
+# %% tags=["quiz"]
+from mil_tutorial.exercises.quizzes import answer_quiz
+
+answer_quiz(6, "")  # your five letters between the quotes: they are remembered on this computer, and nowhere else
+
+# %% [markdown]
 # ### References
 #
 # - S. Jain, B. C. Wallace, *Attention is not Explanation*, NAACL 2019, [arXiv:1902.10186](https://arxiv.org/abs/1902.10186).
-# - W. Samek et al., *Evaluating the Visualization of What a Deep Neural Network Has Learned*, IEEE TNNLS 28 (2017), [arXiv:1509.06321](https://arxiv.org/abs/1509.06321). Deletion curves.
-# - B. Ehteshami Bejnordi et al., JAMA 318 (2017), [doi:10.1001/jama.2017.14585](https://doi.org/10.1001/jama.2017.14585). FROC as the challenge defines it.
-# - M. Jamshidi Idaji et al., *Beyond Attention Heatmaps: How to Get Better Explanations for Multiple Instance Learning Models in Histopathology*, 2026, [arXiv:2603.08328](https://arxiv.org/abs/2603.08328).
-# - J. Hense et al., *xMIL: Insightful Explanations for Multiple Instance Learning in Histopathology*, NeurIPS 2024, [arXiv:2406.04280](https://arxiv.org/abs/2406.04280).
-# - J. R. Kaczmarzyk et al., *Explainable AI for computational pathology identifies model limitations and tissue biomarkers* (HIPPO), 2024, [arXiv:2409.03080](https://arxiv.org/abs/2409.03080).
-# - L. Ye et al., *ASMIL: Attention-Stabilized Multiple Instance Learning for Whole Slide Imaging*, ICLR 2026, [arXiv:2603.06658](https://arxiv.org/abs/2603.06658).
-# - M. Sundararajan, A. Taly, Q. Yan, *Axiomatic Attribution for Deep Networks*, ICML 2017, [arXiv:1703.01365](https://arxiv.org/abs/1703.01365). Integrated gradients.
-# - P. Bankhead et al., *QuPath: Open source software for digital pathology image analysis*, Scientific Reports 7 (2017), [doi:10.1038/s41598-017-17204-5](https://doi.org/10.1038/s41598-017-17204-5).
+# - W. Samek et al., *Evaluating the Visualization of What a Deep Neural Network Has Learned*, IEEE TNNLS 28 (2017),
+#   [arXiv:1509.06321](https://arxiv.org/abs/1509.06321). Deletion curves.
+# - B. Ehteshami Bejnordi et al., JAMA 318 (2017), [doi:10.1001/jama.2017.14585](https://doi.org/10.1001/jama.2017.14585). FROC as
+#   the challenge defines it.
+# - M. Jamshidi Idaji et al., *Beyond Attention Heatmaps: How to Get Better Explanations for Multiple Instance Learning Models in
+#   Histopathology*, 2026, [arXiv:2603.08328](https://arxiv.org/abs/2603.08328).
+# - J. Hense et al., *xMIL: Insightful Explanations for Multiple Instance Learning in Histopathology*, NeurIPS 2024,
+#   [arXiv:2406.04280](https://arxiv.org/abs/2406.04280).
+# - J. R. Kaczmarzyk et al., *Explainable AI for computational pathology identifies model limitations and tissue biomarkers*
+#   (HIPPO), 2024, [arXiv:2409.03080](https://arxiv.org/abs/2409.03080).
+# - L. Ye et al., *ASMIL: Attention-Stabilized Multiple Instance Learning for Whole Slide Imaging*, ICLR 2026,
+#   [arXiv:2603.06658](https://arxiv.org/abs/2603.06658).
+# - M. Sundararajan, A. Taly, Q. Yan, *Axiomatic Attribution for Deep Networks*, ICML 2017,
+#   [arXiv:1703.01365](https://arxiv.org/abs/1703.01365). Integrated gradients.
+# - P. Bankhead et al., *QuPath: Open source software for digital pathology image analysis*, Scientific Reports 7 (2017),
+#   [doi:10.1038/s41598-017-17204-5](https://doi.org/10.1038/s41598-017-17204-5).
 #
 # **You have finished the course.** Now you can point `MIL_TUTORIAL_DATA` at your own slides, or at CAMELYON16.
 
@@ -959,3 +977,8 @@ print(
 print(
     f"Key result: patch AUC {patch_auc:.3f}, attention points at tumour on {hits:.0%} of tumour slides, FROC {result.score:.3f}"
 )
+
+# %%
+from mil_tutorial.exercises.certificate import show_progress
+
+show_progress(name="")  # your name between the quotes: a certificate with what you have solved

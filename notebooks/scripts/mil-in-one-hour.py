@@ -115,10 +115,10 @@ D = bag["X"].shape[1]
 # def mean_pool(X, mask)
 
 # %% tags=["from-03", "check"]
-# check_mean_pool(mean_pool)
+# check.mean_pool(mean_pool)
 
 # %% tags=["from-03", "solution"]
-# check_mean_pool(mean_pool)
+# check.mean_pool.accepts(mean_pool)
 
 # %% [markdown]
 # ### 4.4 Training

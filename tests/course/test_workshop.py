@@ -49,7 +49,7 @@ def test_solutions_stand_where_the_stubs_stood(stem):
     n = len(tagged(source, "solution"))
     stubs = {c.source for c in tagged(source, "exercise")}
     assert not tagged(solution, "exercise") and not stubs & set(code(solution))
-    assert len(tagged(solution, "solution")) == n and sum(t.startswith("assert check_") for t in code(solution)) == n
+    assert len(tagged(solution, "solution")) == n and sum(t.startswith("assert check.") for t in code(solution)) == n
     instructor = make_workshop.instructor(read(stem))
     nbformat.validate(instructor)
     assert code(instructor) == code(solution) and "For the instructor" in words(instructor)
@@ -58,8 +58,10 @@ def test_solutions_stand_where_the_stubs_stood(stem):
 @pytest.mark.parametrize("stem", STEMS)
 def test_quiz_references_and_minutes(stem):
     source = read(stem)
-    quiz = words(source).split("### Quiz")[1]
-    assert len(re.findall(r"^\d\. \*", quiz, re.MULTILINE)) == quiz.count("<summary>Answer</summary>") == 5
+    quiz = words(source).split("### Quiz")[1].split("### References")[0]
+    questions = len(re.findall(r"^\*\*\d\.\*\* ", quiz, re.MULTILINE))
+    assert questions >= 5 and quiz.count("<strong>Right.</strong>") == questions
+    assert quiz.count("<details") == 3 * questions and "{quiz}" not in quiz
     assert "### References" in words(source)
     minutes = sum(m for _, m, _ in make_workshop.notes(source))
     promised = int(re.search(r"about (\d+) minutes", source.cells[0].source)[1])
