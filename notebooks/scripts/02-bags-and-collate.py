@@ -499,7 +499,7 @@ except ValueError as error:
 #
 # **Exercise 2 (★★).** Write `unpack(X, offsets)`: from a packed batch back to a list of bags.
 #
-# <details><summary>Hint</summary>Bag <code>i</code> is <code>X[offsets[i]:offsets[i + 1]]</code>.</details>
+# <details><summary>Hint</summary><code>offsets[0]</code> says in which row the first bag begins. Which number says where it ends? How many bags are there?</details>
 
 
 # %% tags=["exercise"]

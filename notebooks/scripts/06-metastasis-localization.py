@@ -857,7 +857,7 @@ print(f"the patch with most attention has {fair_share(f).max():.1f} times its fa
 # **Exercise 3 (★★).** The **pointing game**: on which share of the tumour slides is the patch with the highest score a tumour
 # patch? Write `pointing_game(scores, truths)`, both lists with one array for each slide.
 #
-# <details><summary>Hint</summary><code>truth[score.argmax()] == 1</code> for one slide.</details>
+# <details><summary>Hint</summary>Begin with one slide: <code>argmax</code> gives the number of its highest patch. What does the truth say about that patch?</details>
 
 
 # %% tags=["exercise"]
