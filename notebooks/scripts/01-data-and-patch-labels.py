@@ -603,8 +603,9 @@ for threshold in [0.05, 0.25, 0.5, 0.75, 0.95]:
     print(f"threshold {threshold:.2f}: {patches_above(labels.fraction, threshold)} tumour patches")
 
 # %% [markdown]
-# **Exercise 3 (★★★).** Write `choose_level(downsamples, side, px)`: the level to read from, so that a patch of `side` level-0 pixels
-# is still at least `px` pixels wide, and as little as possible is read. `downsamples` are those of the levels, such as [1, 2, 4, 8].
+# **Exercise 3 (★★★).** Write `choose_level(downsamples, side, px)`: the level to read from, so that a patch of `side` level-0
+# pixels is still at least `px` pixels wide, and as little as possible is read. `downsamples` are those of the levels, such as [1,
+# 2, 4, 8].
 #
 # <details><summary>Hint</summary>On a level a patch is <code>side / downsample</code> pixels wide. Which levels are fine enough? Take the smallest picture of these. If none is, take level 0.</details>
 
@@ -661,10 +662,15 @@ answer_quiz(1, "")  # your five letters between the quotes: they are remembered 
 # %% [markdown]
 # ### References
 #
-# - B. Ehteshami Bejnordi et al., *Diagnostic Assessment of Deep Learning Algorithms for Detection of Lymph Node Metastases in Women With Breast Cancer*, JAMA 318 (2017), [doi:10.1001/jama.2017.14585](https://doi.org/10.1001/jama.2017.14585). The CAMELYON16 challenge.
-# - G. Litjens et al., *1399 H&E-stained sentinel lymph node sections of breast cancer patients: the CAMELYON dataset*, GigaScience 7 (2018), [doi:10.1093/gigascience/giy065](https://doi.org/10.1093/gigascience/giy065).
-# - A. Goode et al., *OpenSlide: A vendor-neutral software foundation for digital pathology*, Journal of Pathology Informatics 4 (2013), [doi:10.4103/2153-3539.119005](https://doi.org/10.4103/2153-3539.119005).
-# - A. Zhang et al., *Accelerating Data Processing and Benchmarking of AI Models for Pathology*, [arXiv:2502.06750](https://arxiv.org/abs/2502.06750). TRIDENT.
+# - B. Ehteshami Bejnordi et al., *Diagnostic Assessment of Deep Learning Algorithms for Detection of Lymph Node Metastases in
+#   Women With Breast Cancer*, JAMA 318 (2017), [doi:10.1001/jama.2017.14585](https://doi.org/10.1001/jama.2017.14585). The
+#   CAMELYON16 challenge.
+# - G. Litjens et al., *1399 H&E-stained sentinel lymph node sections of breast cancer patients: the CAMELYON dataset*,
+#   GigaScience 7 (2018), [doi:10.1093/gigascience/giy065](https://doi.org/10.1093/gigascience/giy065).
+# - A. Goode et al., *OpenSlide: A vendor-neutral software foundation for digital pathology*, Journal of Pathology Informatics 4
+#   (2013), [doi:10.4103/2153-3539.119005](https://doi.org/10.4103/2153-3539.119005).
+# - A. Zhang et al., *Accelerating Data Processing and Benchmarking of AI Models for Pathology*,
+#   [arXiv:2502.06750](https://arxiv.org/abs/2502.06750). TRIDENT.
 #
 # **Next:** notebook 2 puts the patches of a slide into a bag, and bags into batches.
 

@@ -499,7 +499,7 @@ except ValueError as error:
 #
 # **Exercise 2 (★★).** Write `unpack(X, offsets)`: from a packed batch back to a list of bags.
 #
-# <details><summary>Hint</summary>Bag <code>i</code> is <code>X[offsets[i]:offsets[i + 1]]</code>.</details>
+# <details><summary>Hint</summary><code>offsets[0]</code> says in which row the first bag begins. Which number says where it ends? How many bags are there?</details>
 
 
 # %% tags=["exercise"]
@@ -589,10 +589,16 @@ answer_quiz(2, "")  # your five letters between the quotes: they are remembered 
 # %% [markdown]
 # ### References
 #
-# - T. G. Dietterich, R. H. Lathrop, T. Lozano-Pérez, *Solving the multiple instance problem with axis-parallel rectangles*, Artificial Intelligence 89 (1997), [doi:10.1016/S0004-3702(96)00034-3](https://doi.org/10.1016/S0004-3702(96)00034-3). Where bags come from.
-# - X. Ling et al., *Towards a Comprehensive Benchmark for Pathological Lymph Node Metastasis in Breast Cancer Sections* (CAMELYON+), [arXiv:2411.10752](https://arxiv.org/abs/2411.10752); Scientific Data 12 (2025), [doi:10.1038/s41597-025-05586-5](https://doi.org/10.1038/s41597-025-05586-5).
-# - N. Bussola, A. Marcolini, V. Maggio, G. Jurman, C. Furlanello, *AI slipping on tiles: data leakage in digital pathology*, [arXiv:1909.06539](https://arxiv.org/abs/1909.06539). How much a leak flatters.
-# - M. Y. Lu et al., *Data-efficient and weakly supervised computational pathology on whole-slide images*, Nature Biomedical Engineering 5 (2021), [doi:10.1038/s41551-020-00682-w](https://doi.org/10.1038/s41551-020-00682-w).
+# - T. G. Dietterich, R. H. Lathrop, T. Lozano-Pérez, *Solving the multiple instance problem with axis-parallel rectangles*,
+#   Artificial Intelligence 89 (1997), [doi:10.1016/S0004-3702(96)00034-3](https://doi.org/10.1016/S0004-3702(96)00034-3). Where
+#   bags come from.
+# - X. Ling et al., *Towards a Comprehensive Benchmark for Pathological Lymph Node Metastasis in Breast Cancer Sections*
+#   (CAMELYON+), [arXiv:2411.10752](https://arxiv.org/abs/2411.10752); Scientific Data 12 (2025),
+#   [doi:10.1038/s41597-025-05586-5](https://doi.org/10.1038/s41597-025-05586-5).
+# - N. Bussola, A. Marcolini, V. Maggio, G. Jurman, C. Furlanello, *AI slipping on tiles: data leakage in digital pathology*,
+#   [arXiv:1909.06539](https://arxiv.org/abs/1909.06539). How much a leak flatters.
+# - M. Y. Lu et al., *Data-efficient and weakly supervised computational pathology on whole-slide images*, Nature Biomedical
+#   Engineering 5 (2021), [doi:10.1038/s41551-020-00682-w](https://doi.org/10.1038/s41551-020-00682-w).
 #
 # **Next:** notebook 3 builds a model that decides by itself which patches of a bag to look at.
 

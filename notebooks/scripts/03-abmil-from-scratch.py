@@ -663,12 +663,18 @@ answer_quiz(3, "")  # your five letters between the quotes: they are remembered 
 # %% [markdown]
 # ### References
 #
-# - M. Ilse, J. M. Tomczak, M. Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018, [arXiv:1802.04712](https://arxiv.org/abs/1802.04712).
-# - E. Raff, J. Holt, *Reproducibility in Multiple Instance Learning: A Case For Algorithmic Unit Tests*, NeurIPS 2023, [arXiv:2310.17867](https://arxiv.org/abs/2310.17867).
-# - H. Jafarinia et al., *Navigating the MIL Trade-Off: Flexible Pooling for Whole Slide Image Classification*, [NeurIPS 2025](https://papers.nips.cc/paper_files/paper/2025/hash/8bacb23a4f6b6f52dd5c81c15b4e4ac5-Abstract-Conference.html). The knob.
-# - J. Li et al., *Can We Simplify Slide-level Fine-tuning of Pathology Foundation Models?*, [arXiv:2502.20823](https://arxiv.org/abs/2502.20823). When the mean is enough.
-# - O. Maron, T. Lozano-Pérez, *A Framework for Multiple-Instance Learning*, [NIPS 1997](https://papers.nips.cc/paper_files/paper/1997/hash/82965d4ed8150294d4330ace00821d77-Abstract.html). Noisy-OR.
-# - M. Zaheer et al., *Deep Sets*, NeurIPS 2017, [arXiv:1703.06114](https://arxiv.org/abs/1703.06114). Why the order of a set must not matter, and what follows.
+# - M. Ilse, J. M. Tomczak, M. Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018,
+#   [arXiv:1802.04712](https://arxiv.org/abs/1802.04712).
+# - E. Raff, J. Holt, *Reproducibility in Multiple Instance Learning: A Case For Algorithmic Unit Tests*, NeurIPS 2023,
+#   [arXiv:2310.17867](https://arxiv.org/abs/2310.17867).
+# - H. Jafarinia et al., *Navigating the MIL Trade-Off: Flexible Pooling for Whole Slide Image Classification*, [NeurIPS
+#   2025](https://papers.nips.cc/paper_files/paper/2025/hash/8bacb23a4f6b6f52dd5c81c15b4e4ac5-Abstract-Conference.html). The knob.
+# - J. Li et al., *Can We Simplify Slide-level Fine-tuning of Pathology Foundation Models?*,
+#   [arXiv:2502.20823](https://arxiv.org/abs/2502.20823). When the mean is enough.
+# - O. Maron, T. Lozano-Pérez, *A Framework for Multiple-Instance Learning*, [NIPS
+#   1997](https://papers.nips.cc/paper_files/paper/1997/hash/82965d4ed8150294d4330ace00821d77-Abstract.html). Noisy-OR.
+# - M. Zaheer et al., *Deep Sets*, NeurIPS 2017, [arXiv:1703.06114](https://arxiv.org/abs/1703.06114). Why the order of a set must
+#   not matter, and what follows.
 #
 # **Next:** notebook 4 trains the model, on a GPU if there is one.
 

@@ -229,9 +229,9 @@ print(f"stopped after {len(stopped.val_loss)} of {long} epochs, with the weights
 # %% [markdown]
 # ### Exercise 1 (★): beat that number
 #
-# The cell with the two figures printed the best validation loss of both runs. **Change** the learning rate, the epochs, the weight decay
-# or `accumulate` (how many batches make one step), and **beat both**: reach a lower validation loss on the same 16 slides, in at
-# most 40 epochs.
+# The cell with the two figures printed the best validation loss of both runs. **Change** the learning rate, the epochs, the
+# weight decay or `accumulate` (how many batches make one step), and **beat both**: reach a lower validation loss on the same 16
+# slides, in at most 40 epochs.
 #
 # <!-- instructor, 5 min: Collect the winning settings on the board. Then ask: whose number would you report, and on which slides? -->
 #
@@ -518,8 +518,10 @@ answer_quiz(4, "")  # your five letters between the quotes: they are remembered 
 # %% [markdown]
 # ### References
 #
-# - I. Loshchilov, F. Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101). AdamW.
-# - C. Zhang et al., *Understanding deep learning requires rethinking generalization*, ICLR 2017, [arXiv:1611.03530](https://arxiv.org/abs/1611.03530). Networks learn shuffled labels by heart.
+# - I. Loshchilov, F. Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019,
+#   [arXiv:1711.05101](https://arxiv.org/abs/1711.05101). AdamW.
+# - C. Zhang et al., *Understanding deep learning requires rethinking generalization*, ICLR 2017,
+#   [arXiv:1611.03530](https://arxiv.org/abs/1611.03530). Networks learn shuffled labels by heart.
 #
 # **Next:** notebook 5 asks how good the model really is.
 
