@@ -250,4 +250,6 @@ def count_bad(values: np.ndarray) -> int:
     with np.errstate(over="ignore", invalid="ignore"):
         if flat.dtype == np.float32 and np.isfinite(np.dot(flat, flat)):
             return 0  # one pass decides the usual case: a sum of squares is finite only if every value is
+    if flat.dtype == np.float16:  # all bits of the exponent are 1; NumPy's isfinite takes four times as long here
+        return int(np.count_nonzero((flat.view(np.uint16) & 0x7C00) == 0x7C00))
     return int(np.count_nonzero(~np.isfinite(flat)))

@@ -71,7 +71,7 @@ class TridentWSIDataset(Dataset):
         adj_with_dist: weigh neighbours by the distance of their features, see `build_adjacency`.
         norm_adj: divide by the square roots of both degrees.
         load_at_init: read all bags now and keep them in memory, however large they are. By default a bag is kept when
-            it was read, as long as all that datasets keep takes an eighth of the free memory and 640 MB at most.
+            it was read, as long as all that datasets keep takes an eighth of the free memory and 512 MB at most.
         wsi_name_col: column of the CSV with the slides' names.
         wsi_label_col: column of the CSV with their labels, 0 or 1.
         packed: True packs the features into one memory-mapped store first, if that is not done yet (see `pack`); False

@@ -21,7 +21,7 @@ from mil_tutorial.hdf5 import new_array
 
 KEEP = 256 * 2**20  # bytes of adjacency and patch labels that a dataset may remember
 
-FEATURES = 640 * 2**20  # bytes of features that all datasets together may remember, if it is no more than this part of
+FEATURES = 512 * 2**20  # bytes of features that all datasets together may remember, if it is no more than this part of
 PART = 1 / 8  # the free memory
 
 Tensors = tuple[torch.Tensor, ...]

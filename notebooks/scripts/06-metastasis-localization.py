@@ -43,6 +43,7 @@ use_style()
 
 # %%
 import copy
+import functools
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,6 +55,20 @@ data = open_data()
 dataset = data.bags("train", keys=["X", "Y", "y_inst"])  # y_inst only to measure: training sees X and Y
 test_set = data.bags("test", keys=["X", "Y", "y_inst"])
 test_loader = make_loader(test_set)
+
+
+# %%
+class Features(dict):
+    """name -> features of a test slide, read when asked for; of large bags only the last few are kept."""
+
+    def __missing__(self, name):
+        if data.budget.large and len(self) > 3:
+            del self[next(iter(self))]
+        self[name] = test_set[test.names.index(name)]["X"]
+        return self[name]
+
+
+X = Features()
 
 
 class Diary(list):
@@ -78,7 +93,6 @@ def train_model(seed, make=ABMIL):
 model, diary = train_model(seed=0)
 _, val_set = split_bags(dataset, seed=0)
 test = predict(model, test_loader)
-X = {name: test_set[i]["X"] for i, name in enumerate(test.names)}
 y_inst = {name: test_set[i]["y_inst"].numpy() for i, name in enumerate(test.names)}
 attention = dict(zip(test.names, test.attention))  # raw attention of each slide's patches
 probability = dict(zip(test.names, test.prob))
@@ -153,8 +167,7 @@ from mil_tutorial import attention_times_n
 
 
 def scores_of(name):
-    X = test_set[test.names.index(name)]["X"]
-    evidence = X @ model.cpu().classifier.weight[0].detach()
+    evidence = X[name] @ model.cpu().classifier.weight[0].detach()
     s = torch.softmax(torch.from_numpy(attention[name]), 0)
     return {
         "contribution": (s * evidence).numpy(),
@@ -307,15 +320,16 @@ def integrated_gradients(x, steps=20):
 # %%
 from mil_tutorial import perturbation_scores
 
-package = perturbation_scores(model, X[wsi_name])  # the finished form
+bag = X[wsi_name][:300]  # leave one out asks once for each patch: a slide of 20,000 is cut short
+package = perturbation_scores(model, bag)  # the finished form, which knows a shorter way for ABMIL
 for name, by_hand in [
     ("single patch", single_patch),
     ("leave one out", leave_one_out),
     ("integrated gradients", integrated_gradients),
 ]:
-    assert np.allclose(by_hand(X[wsi_name]).detach(), package[name], atol=1e-4), name
+    assert np.allclose(by_hand(bag).detach(), package[name], atol=1e-4), name
 with torch.inference_mode():
-    change = (model(X[wsi_name][None]) - model(torch.zeros_like(X[wsi_name])[None])).item()
+    change = (model(bag[None]) - model(torch.zeros_like(bag)[None])).item()
 print(f"integrated gradients sum to {package['integrated gradients'].sum():.3f}; the logit changed by {change:.3f}")
 
 # %% [markdown]
@@ -328,7 +342,10 @@ sure = min(0.8, max(probability[n] for n in tumor_slides))  # 0.8, unless the mo
 sure_slides = data.budget.first([n for n in tumor_slides if probability[n] >= sure], 3)
 by_asking = ["integrated gradients", "single patch", "leave one out"]
 tested = ["attention x n", "gradient x input", "logit contribution", *by_asking]
-all_scores = {n: patch_scores(model, X[n]) | perturbation_scores(model, X[n]) for n in sure_slides}
+all_scores = {
+    n: patch_scores(model, X[n]) | perturbation_scores(model, X[n], steps=6 if data.budget.large else 20)
+    for n in sure_slides
+}
 curves = {}
 for name in sure_slides:
     for key in tested:
@@ -431,15 +448,19 @@ show_slider(pictures, [f"{s:.0%}" for s in curve.share[::step]], name="patches g
 # %%
 def left_over(name, gone):
     """The model's probability for a slide without the patches `gone`."""
-    kept = [i for i in range(len(X[name])) if i not in set(gone)]
+    kept = np.setdiff1d(np.arange(len(X[name])), gone)
     with torch.inference_mode():
         return torch.sigmoid(model(X[name][kept][None])).item()
 
 
+tries = [1, 2, 3, 5, 8, 12, 18, 27, 40] if data.budget.large else range(1, 50)  # of large bags some numbers only
+
+
+@functools.cache  # what was found once is not looked for again
 def fewest(name, key):
     """How many patches must go, the highest first; 50 if fewer do not do."""
     order = np.argsort(-all_scores[name][key]).tolist()
-    return next((k for k in range(1, min(50, len(order))) if left_over(name, order[:k]) < 0.5), 50)
+    return next((k for k in tries if k < len(order) and left_over(name, order[:k]) < 0.5), 50)
 
 
 # %%
@@ -514,7 +535,7 @@ def ask(net, x):
 from mil_tutorial import MaxPool, MeanPool
 
 nets = {"ABMIL": model}
-if data.synthetic:  # on large bags each run takes its time
+if not data.budget.large:  # on large bags each run takes its time
     nets |= {"max": train_model(0, MaxPool)[0], "mean": train_model(0, MeanPool)[0]}
 thresholds = {}
 for title, net in nets.items():
@@ -544,15 +565,16 @@ for title, net in nets.items():
 # %%
 ks = [1, 2, 4, 8]
 givers = [n for n in tumor_slides if (y_inst[n] == 1).sum() >= max(ks)]  # the same givers for every k
+givers, receivers = data.budget.first(givers, 3), data.budget.first(normal_slides, 4)
 draw = np.random.default_rng(0)
 
 
 def share_found(title, k):
     """(givers, receivers) of 0 and 1: is the healthy slide with k patches of the giver called tumour?"""
-    called = np.zeros((len(givers), len(normal_slides)))
+    called = np.zeros((len(givers), len(receivers)))
     for i, giver in enumerate(givers):
         tumour = torch.from_numpy(np.flatnonzero(y_inst[giver] == 1))
-        for j, healthy in enumerate(normal_slides):
+        for j, healthy in enumerate(receivers):
             lesion = X[giver][tumour[torch.from_numpy(draw.permutation(len(tumour))[:k])]]
             called[i, j] = ask(nets[title], torch.cat([X[healthy], lesion])) > thresholds[title]
     return called
@@ -580,7 +602,7 @@ for title, color, line in [("ABMIL", "#D55E00", "-"), ("max", "#0072B2", "--"), 
 ax.set(xscale="log", xlabel="tumour patches put into a healthy slide", ylabel="share found", ylim=(0, 1.03))
 ax.set_xticks(ks, ks)
 ax.minorticks_off()
-ax.set_title(f"The smallest lesion that is found: {len(givers)} givers, {len(normal_slides)} receivers")
+ax.set_title(f"The smallest lesion that is found: {len(givers)} givers, {len(receivers)} receivers")
 ax.legend()
 plt.show()
 
@@ -606,9 +628,9 @@ from mil_tutorial import seed_agreement
 
 
 def attention_of(net):
-    """Raw attention on the test slides with tumour."""
+    """Raw attention on the test slides with tumour; on four of them if bags are large."""
     with torch.inference_mode():
-        return [net(X[n][None], return_att=True)[1][0].numpy() for n in tumor_slides]
+        return [net(X[n][None], return_att=True)[1][0].numpy() for n in data.budget.first(tumor_slides, 4)]
 
 
 def agreement(one, other):
@@ -624,7 +646,7 @@ for weights in diary:
     by_epoch.append(agreement(attention_of(again), last))
 
 # %%
-others = [attention_of(train_model(seed)[0]) for seed in ([1, 2] if data.synthetic else [])]
+others = [attention_of(train_model(seed)[0]) for seed in ([1, 2] if not data.budget.large else [])]
 if others:
     words = "seed 1 against seed 2: rank correlation {:.2f} [{:.2f}, {:.2f}]"
     print(words.format(*agreement(*others)))
@@ -689,8 +711,8 @@ print(by_hand[:3].round(2))
 from mil_tutorial import localize_slide
 
 detections = {}
-for i, name in enumerate(test.names):
-    detections[name] = localize_slide(model, test_set[i]["X"], test_set.read_patches(name)).detections
+for name in test.names:
+    detections[name] = localize_slide(model, X[name], test_set.read_patches(name)).detections
 assert np.allclose(detections[wsi_name], by_hand, atol=1e-5)
 print(f"{sum(map(len, detections.values()))} detections on {len(detections)} slides")
 
