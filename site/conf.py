@@ -36,6 +36,8 @@ bibtex_bibfiles = ["references.bib"]
 default_role = "code"  # docstrings mark names with single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_type_aliases = {"ArrayLike": "ArrayLike"}  # its name, not the six lines that it stands for
+autodoc_preserve_defaults = True  # `2**0.5`, not its 17 digits
 copybutton_selector = ".cell_input div.highlight pre, div.highlight-bash pre"
 suppress_warnings = ["myst.header"]  # a cell may begin with a second-level heading
 

@@ -65,13 +65,12 @@ if (data.levels.length)
         minNativeZoom: -Math.log2(data.levels[0].factor) - fine, maxNativeZoom: -Math.log2(finest) - fine,
     }).addTo(map);
 
-/* Patches, painted tile by tile: as many as there are, a tile has few. */
+/* Patches, painted tile by tile: scores, outlines and truth into one picture, which moves more lightly than three. */
 
 const Painted = L.GridLayer.extend({
-    initialize(paint, options) {
+    initialize(options) {
         const own = { tileSize: 512, bounds: whole, minZoom: -16, updateWhenZooming: false };
         L.GridLayer.prototype.initialize.call(this, { ...options, ...own });
-        this.paint = paint;
         this.canvases = new Map();
         this.on("tileunload", event => this.canvases.delete(event.tile));
     },
@@ -83,19 +82,21 @@ const Painted = L.GridLayer.extend({
         return canvas;
     },
     fill(canvas, place) {
-        const scale = 2 ** place.z * canvas.width / 512, left = place.x * canvas.width, top = place.y * canvas.width;
-        const context = canvas.getContext("2d");
-        context.clearRect(0, 0, canvas.width, canvas.width);
+        const all = canvas.width, scale = 2 ** place.z * all / 512, left = place.x * all, top = place.y * all;
+        const context = canvas.getContext("2d"), boxes = [];
+        context.clearRect(0, 0, all, all);
         for (let i = 0; i < n; i++) {
             const x0 = Math.round(x[i] * scale) - left, x1 = Math.round((x[i] + side) * scale) - left;
             const y0 = Math.round(y[i] * scale) - top, y1 = Math.round((y[i] + side) * scale) - top;
-            if (x1 > 0 && y1 > 0 && x0 < canvas.width && y0 < canvas.width) this.paint(context, i, x0, y0, x1, y1);
+            if (x1 > 0 && y1 > 0 && x0 < all && y0 < all) boxes.push([i, x0, y0, x1, y1]);
         }
+        for (const paint of shown()) paint === fade ? fade(context, all) : boxes.forEach(box => paint(context, ...box));
     },
     again() { for (const [canvas, place] of this.canvases) this.fill(canvas, place); },
 });
 
 let score = null, low = 0, high = 1, least = -Infinity;
+const told = value => Math.abs(value) < 1e-4 * Math.max(-low, high) ? "0" : short(value);  // beside the others it is nothing
 
 function paintScore(context, i, x0, y0, x1, y1) {
     if (!score || score[i] < least) return;
@@ -123,12 +124,23 @@ function paintTruth(context, i, x0, y0, x1, y1) {  // the edges of tumour, not t
         if (!tumour.has(`${x[i] + dx * side}_${y[i] + dy * side}`)) context.fillRect(...box);
 }
 
-const layers = {};
-if (n) {
-    layers.scores = new Painted(paintScore, { pane: pane("scores", 300), className: "colours" });
-    if (labels) layers.truth = new Painted(paintTruth, { pane: pane("truth", 320), className: "colours" });
-    layers.outlines = new Painted(paintOutline, { pane: pane("outlines", 310), className: "colours" });
+const isOn = name => byId(`show-${name}`).checked;
+
+function fade(context, all) {  // where patches overlap, the last one is seen: all are painted, and then made clear
+    context.globalCompositeOperation = "destination-in";
+    context.fillStyle = `rgba(0, 0, 0, ${byId("opacity").value})`;
+    context.fillRect(0, 0, all, all);
+    context.globalCompositeOperation = "source-over";
 }
+
+function shown() {
+    const steps = isOn("scores") ? [paintScore, fade] : [];
+    if (isOn("outlines")) steps.push(paintOutline);
+    if (labels && isOn("truth")) steps.push(paintTruth);
+    return steps;
+}
+
+const colouring = new Painted({ pane: pane("colours", 300), className: "colours" });
 
 /* Which patch is where. */
 
@@ -207,10 +219,10 @@ function list(id, order) {
     byId(id).replaceChildren(...order.map(i => {
         const item = document.createElement("li"), button = document.createElement("button");
         const value = document.createElement("span");
-        value.textContent = short(score[i]);
+        value.textContent = told(score[i]);
         button.append(`${i}`, value);
         button.dataset.patch = i;
-        button.setAttribute("aria-label", `go to patch ${i}, score ${short(score[i])}`);
+        button.setAttribute("aria-label", `go to patch ${i}, score ${told(score[i])}`);
         button.onclick = () => goTo(i);
         item.append(button);
         return item;
@@ -221,8 +233,8 @@ function showScore() {
     const name = byId("score").value;
     score = data.scores[name];
     [low, high] = data.ends[name];
-    byId("low").textContent = short(low);
-    byId("high").textContent = short(high);
+    byId("low").textContent = told(low);
+    byId("high").textContent = told(high);
     const order = [...score.keys()].sort((a, b) => score[b] - score[a]), few = Math.min(8, Math.ceil(n / 2));
     list("highest", order.slice(0, few));
     list("lowest", order.slice(few).slice(-few).reverse());
@@ -232,12 +244,12 @@ function showScore() {
 function showThreshold() {
     const share = Number(byId("threshold").value);
     least = share === 0 ? -Infinity : low + share * (high - low);
-    byId("least").textContent = short(low + share * (high - low));
-    layers.scores.again();
+    byId("least").textContent = told(low + share * (high - low));
+    colouring.again();
 }
 
 function showOpacity() {
-    layers.scores.setOpacity(Number(byId("opacity").value));
+    colouring.again();
     byId("opaque").textContent = `${Math.round(100 * byId("opacity").value)} %`;
 }
 
@@ -247,14 +259,11 @@ if (n) {
     byId("score").onchange = showScore;
     byId("threshold").oninput = showThreshold;
     byId("opacity").oninput = showOpacity;
-    for (const [name, layer] of Object.entries(layers)) {
-        const box = byId(`show-${name}`), obey = () => { box.checked ? layer.addTo(map) : layer.remove(); };
-        box.onchange = obey;
-        obey();
-    }
+    for (const name of ["scores", "truth", "outlines"]) byId(`show-${name}`).onchange = () => colouring.again();
     if (!labels) byId("show-truth").closest("label").hidden = true;
     showScore();
     showOpacity();
+    colouring.addTo(map);
 } else byId("of-patches").hidden = true;
 
 /* Corners of the picture: scale bar, and where one is. */
@@ -279,7 +288,7 @@ function drawScale() {
 }
 
 const mini = corner("bottomright", "on-map mini"), frame = document.createElement("div"), picture = new Image();
-const shrink = 130 / Math.max(width, height);
+const shrink = (map.getSize().x < 500 ? 84 : 130) / Math.max(width, height);
 mini.setAttribute("aria-hidden", "true");
 Object.assign(picture, { src: data.overview, alt: "", width: Math.round(width * shrink), height: Math.round(height * shrink) });
 mini.append(picture, frame);
