@@ -32,7 +32,6 @@ LOOK = 0.1  # seconds between two looks at the memory
 KEPT = ["PATH", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH"]
 KEPT += ["DYLD_LIBRARY_PATH", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "NUMBER_OF_PROCESSORS"]
 KEPT += ["PROCESSOR_ARCHITECTURE"]
-TORCH = {2, 3, 4, 5, 6}  # notebooks whose checks need it
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,6 @@ class _Process:
             "guarded": guarded,
             "notebook": returned.notebook,
             "readable": [str(cache_folder().resolve())],
-            "torch": returned.notebook in TORCH,
             "memory": limits.memory + (1 << 30),
             "processor_seconds": int(START + 2 * limits.seconds * began),
             "words": {name: words[name] for name in ("outside", "network", "programs", "context")},

@@ -42,10 +42,6 @@ def main() -> int:
     if guarded:  # before anything starts a thread: these two walls stand around the thread that builds them
         walls += ["no network"] * sandbox.leave_network()
         walls += ["no other files"] * sandbox.lock_files(folder, readable)
-    if job["torch"]:
-        import torch
-
-        torch.set_num_threads(1)
     import matplotlib
 
     matplotlib.use("Agg")
