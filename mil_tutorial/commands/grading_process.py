@@ -45,6 +45,10 @@ def main() -> int:
     import matplotlib
 
     matplotlib.use("Agg")
+    import matplotlib.pyplot
+
+    import mil_tutorial.bags.dataset
+    import mil_tutorial.slides.plots  # noqa: F401 (slow to load, so not in an answer's time)
     from mil_tutorial.exercises.checks import exercises_of
 
     exercises = {e.key: e for e in exercises_of(job["notebook"])}
