@@ -19,7 +19,6 @@ BY_POSITION = {"TridentWSIDataset": "takes torchmil's call as it is"}
 SETS_THREADS = {
     "devices": "sets them back",
     "commands.processes": "a worker process owns itself",
-    "commands.grading_process": "so does this one",
 }
 SETS_ENVIRONMENT = {"commands.main": "the process of the command"}
 SETS_ALLOCATOR = {"devices": "only commands call it"}

@@ -38,7 +38,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         "folder", help="folder of returned notebooks and zips, or one zip; a folder for each learner is fine"
     )
     parser.add_argument("--out", default="grades", help="folder of grades.csv and grades.html")
-    parser.add_argument("--seconds", type=float, default=usual.seconds, help="most seconds of one exercise")
+    parser.add_argument(
+        "--seconds", type=float, default=usual.seconds, help="most seconds of a processor for one exercise"
+    )
     parser.add_argument(
         "--memory", type=int, default=usual.memory >> 20, metavar="MB", help="most memory of one process"
     )

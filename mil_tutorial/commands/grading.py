@@ -27,17 +27,17 @@ from mil_tutorial.exercises.words import say, texts
 from mil_tutorial.files import CACHE_VARIABLE, cache_folder
 
 START = 180  # seconds for Python and its packages to load, on a slow machine
+PATIENCE = 3  # by the clock: the machine may be busy, and an answer may sleep
 LOOK = 0.1  # seconds between two looks at the memory
 # Variables that a learner's code may see: none of the teacher's own.
 KEPT = ["PATH", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH"]
 KEPT += ["DYLD_LIBRARY_PATH", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "NUMBER_OF_PROCESSORS"]
 KEPT += ["PROCESSOR_ARCHITECTURE"]
-TORCH = {2, 3, 4, 5, 6}  # notebooks whose checks need it
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one exercise may take: seconds, and bytes of memory."""
+    """What one exercise may take: seconds of a processor (`PATIENCE` times as long by the clock), bytes of memory."""
 
     seconds: float = 20.0
     memory: int = 2 << 30
@@ -71,7 +71,6 @@ class _Process:
             "guarded": guarded,
             "notebook": returned.notebook,
             "readable": [str(cache_folder().resolve())],
-            "torch": returned.notebook in TORCH,
             "memory": limits.memory + (1 << 30),
             "processor_seconds": int(START + 2 * limits.seconds * began),
             "words": {name: words[name] for name in ("outside", "network", "programs", "context")},
@@ -106,9 +105,13 @@ class _Process:
         self.lines.put(None)
 
     def next(self, seconds: float) -> dict[str, Any] | str:
-        """The next line, or why there is none: "timeout", "memory", "ended"."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        """The next line, or why there is none: "timeout", "memory", "ended".
+
+        Args:
+            seconds: of a processor; by the clock it may take `PATIENCE` times as long.
+        """
+        deadline, begun = time.monotonic() + PATIENCE * seconds, self.worked()
+        while time.monotonic() < deadline and self.worked() - begun < seconds:
             try:
                 line = self.lines.get(timeout=LOOK)
             except queue.Empty:
@@ -127,6 +130,14 @@ class _Process:
             except psutil.Error:  # it has just ended
                 continue
         return total
+
+    def worked(self) -> float:
+        """Seconds of a processor that the process has had."""
+        try:
+            times = psutil.Process(self.process.pid).cpu_times()
+        except psutil.Error:  # it has just ended
+            return 0.0
+        return times.user + times.system
 
     def family(self) -> list[psutil.Process]:
         """The process and its children."""
@@ -184,7 +195,7 @@ def run_returned(returned: Returned, limits: Limits, *, guarded: bool = True) ->
     while waiting:
         with tempfile.TemporaryDirectory(prefix="returned-", ignore_cleanup_errors=True) as folder:
             process = _Process(returned, waiting, Path(folder).resolve(), limits, guarded)
-            current, line = "", process.next(START)
+            current, line = "", process.next(START / PATIENCE)
             while isinstance(line, dict):
                 if "ready" in line:
                     walls = tuple(line["ready"])

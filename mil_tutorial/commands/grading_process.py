@@ -42,13 +42,13 @@ def main() -> int:
     if guarded:  # before anything starts a thread: these two walls stand around the thread that builds them
         walls += ["no network"] * sandbox.leave_network()
         walls += ["no other files"] * sandbox.lock_files(folder, readable)
-    if job["torch"]:
-        import torch
-
-        torch.set_num_threads(1)
     import matplotlib
 
     matplotlib.use("Agg")
+    import matplotlib.pyplot
+
+    import mil_tutorial.bags.dataset
+    import mil_tutorial.slides.plots  # noqa: F401 (slow to load, so not in an answer's time)
     from mil_tutorial.exercises.checks import exercises_of
 
     exercises = {e.key: e for e in exercises_of(job["notebook"])}

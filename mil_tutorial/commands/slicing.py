@@ -12,7 +12,7 @@ BUILTINS = frozenset(dir(builtins)) | {"__name__", "__file__", "__doc__"}
 # Methods that change their object, functions that change their arguments, and calls without which numbers differ.
 CHANGING = frozenset({"append", "extend", "update", "add", "insert", "setdefault", "pop", "remove", "sort"})
 MODES = frozenset({"load_state_dict", "eval", "train"})
-CHANGING_FUNCTIONS, ALWAYS = frozenset({"fit"}), ("torch.manual_seed(",)
+CHANGING_FUNCTIONS, SEEDS = frozenset({"fit"}), ("torch.manual_seed(",)
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 PLAIN = (ast.Assign, ast.AnnAssign, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 
@@ -151,7 +151,7 @@ def needed_for(names: Iterable[str], before: Sequence[Statement]) -> tuple[list[
         for statement in reversed(before):
             hit = statement.defines & wanted
             by_call = wanted.intersection(name for f in statement.calls for name in effects.get(f, ()))
-            if not hit and not by_call and not (kept and statement.text.startswith(ALWAYS)):
+            if not hit and not by_call and not ("torch" in wanted and statement.text.startswith(SEEDS)):
                 continue
             kept.append(statement)
             if statement.whole and not by_call:
