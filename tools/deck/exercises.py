@@ -19,7 +19,7 @@ STEPS = [
     ("Slide", "to patches"), ("Patches", "to bags"), ("Bag to", "one answer"), ("Learn from", "labels"),
     ("How good", "is it?"), ("Where is", "the tumour?"),
 ]  # fmt: skip
-HEAD = re.compile(r"\*\*Exercise (\d+) \((★+)[^)]*\)\.?\*\*\s*(.*)", re.DOTALL)
+HEAD = re.compile(r"(?:\*\*|### )Exercise (\d+) \((★+)[^)]*\)[.:]?\s*(.*)", re.DOTALL)  # in bold, or a heading
 MINUTES = {1: 4, 2: 6, 3: 8}  # by stars
 
 
@@ -44,6 +44,8 @@ def exercises(name: str) -> list[Slide]:
         if cell.cell_type != "markdown" or not (found := HEAD.search(cell.source)):
             continue
         task = found[3].split("<details>")[0].strip()
+        if found[0].startswith("**"):
+            task = task.replace("**", "", 1).strip()  # where the bold part ends
         hint = re.search(r"<summary>Hint</summary>(.*?)</details>", cell.source, re.DOTALL)
         stub = next(c.source for c in cells[i:] if "exercise" in c.metadata.get("tags", []))
         solution = next(c.source for c in cells[i:] if "solution" in c.metadata.get("tags", []))
