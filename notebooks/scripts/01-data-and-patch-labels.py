@@ -78,16 +78,17 @@ plt.show()
 # learns from all **other** training slides, with one label each. It has never seen this one.
 
 # %%
-from mil_tutorial import ABMIL, attention_times_n, fit, make_loader, predict
+from mil_tutorial import ABMIL, attention_times_n, bags_in_memory, fit, make_loader, predict
 
 bags = data.bags("train")
 names = bags.get_bag_names()
 others = bags.subset([i for i, name in enumerate(names) if name != wsi_name])
+others = bags_in_memory(others, patches=data.budget.patches, progress=False)  # of a large slide a part
 this_one = bags.subset([names.index(wsi_name)])
 
 torch.manual_seed(0)
 model = ABMIL(bags[0]["X"].shape[1])
-fit(model, make_loader(others, seed=0), make_loader(others), epochs=6, lr=1e-3, progress=False)
+fit(model, make_loader(others, data.budget.batch_size, seed=0), make_loader(others), epochs=6, lr=1e-3, progress=False)
 answer = predict(model, make_loader(this_one))
 looked = attention_times_n(answer.attention[0])  # how much it looked at each patch; 1 is a fair share
 print(f"the model's probability of tumour: {answer.prob[0]:.2f}")
@@ -97,8 +98,9 @@ from mil_tutorial import draw_heatmap, read_canvas
 
 patches = bags.read_patches(wsi_name)
 side = patches.geometry.patch_size_level0
-canvas, rows, columns = read_canvas(slide, patches.coords, side, px=50)
-looked_map = draw_heatmap(canvas, looked / looked.max(), rows, columns, px=50, alpha=0.5, cmap="Oranges")
+px = data.budget.px  # of a patch on the picture
+canvas, rows, columns = read_canvas(slide, patches.coords, side, px=px)
+looked_map = draw_heatmap(canvas, looked / looked.max(), rows, columns, px=px, alpha=0.5, cmap="Oranges")
 show_images([overview, looked_map], [wsi_name, "where the model looked; nobody told it where the tumour is"], width=13)
 plt.show()
 

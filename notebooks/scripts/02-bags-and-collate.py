@@ -449,7 +449,7 @@ theirs = TheirDataset(
     labels_path=str(data.root / "wsi_labels.csv"),
     feature_extractor=encoder,
     patch_labels_path=f"{data.trident_dir / 'patch_labels'}/",
-    wsi_names=train_names[:4],
+    wsi_names=train_names[: 2 if data.budget.large else 4],
     bag_keys=["X", "Y", "y_inst", "adj", "coords"] if on_grid else ["X", "Y", "y_inst"],  # it takes places as cells
     patch_size=step,
     load_at_init=False,
@@ -466,8 +466,8 @@ for i in range(len(theirs)):
     if on_grid:  # torchmil moves every patch onto one grid
         assert torch.allclose(a["adj"].to_dense().float(), b["adj"].to_dense(), atol=1e-6)
         assert torch.equal(a["coords"] - a["coords"].min(0).values, b["coords"])
-their_batch = their_collate([theirs[i] for i in range(4)])
-assert torch.equal(their_batch["mask"].bool(), collate_fn([ours[i] for i in range(4)])["mask"])
+their_batch = their_collate([theirs[i] for i in range(len(theirs))])
+assert torch.equal(their_batch["mask"].bool(), collate_fn([ours[i] for i in range(len(theirs))])["mask"])
 print("bags, adjacency and masks agree with torchmil's")
 
 # %% [markdown]

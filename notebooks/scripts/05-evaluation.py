@@ -9,7 +9,7 @@
 # |---|---|
 # | **You will be able to** | score a model with an interval · compare poolings, encoders and seeds · see what another hospital does to a model, and when it reads the scanner · spot four classic traps |
 # | **You need** | notebook 4 (necessary) · accuracy, AUC (helpful) |
-# | **Time** | about 65 minutes to read and do |
+# | **Time** | about 60 minutes to read and do |
 # | **Measured** | runs in 52 s and takes 0.6 GB of memory, on two CPU cores |
 # | **Data** | features of the synthetic slides; one slide is drawn to look at it |
 

@@ -9,7 +9,7 @@
 # |---|---|
 # | **You will be able to** | turn attention into a heatmap that can be compared between slides · test whether a map shows what the model uses · ask counterfactual slides how small a lesion may be · measure localization by FROC · explore a slide in a viewer and in QuPath |
 # | **You need** | notebooks 3 and 5 (necessary) · notebook 1 (helpful) |
-# | **Time** | about 60 minutes to read and do |
+# | **Time** | about 65 minutes to read and do |
 # | **Measured** | runs in 23 s and takes 0.7 GB of memory, on two CPU cores |
 # | **Data** | features of the synthetic slides; two slides and the tumour masks of the test set are drawn |
 
