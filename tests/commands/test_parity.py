@@ -27,6 +27,7 @@ CELLS = {  # one line of each cell that leads to the numbers
         "metrics = bag_metrics(test.Y, test.prob",
     ],
     "06-metastasis-localization": [
+        "from mil_tutorial import ABMIL, fit, make_loader",
         "class Diary(list)",
         "test = predict(model, test_loader)",
         "wsi_name = data.example",
