@@ -31,6 +31,7 @@ CELLS = {  # one line of each cell that leads to the numbers
         "class Diary(list)",
         "test = predict(model, test_loader)",
         "wsi_name = data.example",
+        "masks = dict(zip(",
         "by_hand = find_detections(",
         "localize_slide(model",
         "lesions = {name: lesions_from_mask",
