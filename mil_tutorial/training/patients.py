@@ -36,7 +36,7 @@ def split_by_patient(
         DataError: too few patients for both labels on both sides.
 
     >>> split_by_patient([0, 1, 0, 0, 1, 1], ["ann", "ann", "ben", "cem", "dea", "dea"], fraction=0.5)
-    ([4, 5, 3], [0, 1, 2])
+    ([3, 0, 1], [4, 5, 2])
     """
     require_integer("seed", seed, low=0, high=2**32 - 1)
     require_number("fraction", fraction, low=0, open_low=True, expected="a number between 0 and 1")

@@ -30,6 +30,8 @@ NOTEBOOKS = [
     "04-training-on-gpu",
     "05-evaluation",
     "06-metastasis-localization",
+    "appendix-training",
+    "mil-in-one-hour",
 ]
 ALL = PAGES + [f"notebooks/{n}" for n in NOTEBOOKS]
 
