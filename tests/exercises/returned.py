@@ -144,7 +144,7 @@ def cases(outside: Path) -> dict[str, tuple[str | bytes, dict[str, str] | str]]:
         "28_saved_100_MB": (notebook(GOOD, edit=loud), {}),
         "29_other_notebook": (
             three,
-            {"mean_pool": "returns nothing", "masked_softmax": "nothing", "copies": "Not yet"},
+            {"my_knob": "Not yet", "mean_pool": "returns nothing", "masked_softmax": "nothing", "copies": "Not yet"},
         ),
         "30_broken_file": (b'{"cells": [{"cell_type": "code", ', "no notebook of format 4"),
     }

@@ -315,7 +315,7 @@ def test_thirty_returned_notebooks(tmp_path, data):
             assert expected in row["problem"], (learner, row)
             continue
         said = {key.partition(".")[2]: v for key, v in row.items() if "." in key and v != ABSENT}
-        assert len(said) == (4 if learner.startswith("29") else 3), learner
+        assert len(said) == (5 if learner.startswith("29") else 3), learner
         for name, sentence in said.items():
             assert fits(sentence, expected.get(name, RIGHT)), (learner, name, sentence)
         assert row["right"] == str(sum(v == RIGHT for v in said.values()))
