@@ -229,7 +229,7 @@ pictures, choices = [], [0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9
 for t in choices:
     table = np.array([[((clinic_prob > t) == c)[clinic_y == y].sum() for c in (0, 1)] for y in (0, 1)])
     sick, healthy, called_sick, called_healthy = *table.sum(1)[::-1], *table.sum(0)[::-1]
-    fig, ax = plt.subplots(figsize=(6.4, 3.2))
+    fig, (ax, words) = plt.subplots(1, 2, figsize=(8, 3))
     ax.imshow(table / table.sum(1, keepdims=True), cmap="Blues", vmin=0, vmax=1.6)
     for (y, c), count in np.ndenumerate(table):
         ax.text(c, y, f"{count}", ha="center", va="center", fontsize=15)
@@ -239,7 +239,8 @@ for t in choices:
     values = {"sensitivity": table[1, 1] / sick, "specificity": table[0, 0] / healthy}
     values["positive predictive value"] = table[1, 1] / called_sick if called_sick else np.nan
     values["negative predictive value"] = table[0, 0] / called_healthy if called_healthy else np.nan
-    fig.text(0.62, 0.35, "\n".join(f"{v:.2f} {name}" for name, v in values.items()), fontsize=11, linespacing=1.8)
+    words.text(0, 0.5, "\n".join(f"{v:.2f} {name}" for name, v in values.items()), va="center", linespacing=2)
+    words.axis("off")
     pictures.append(fig)
 show_slider(pictures, choices, name="threshold", start=6, alt="Confusion matrix of 300 made-up slides")
 

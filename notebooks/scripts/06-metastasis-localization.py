@@ -210,7 +210,7 @@ def squares(ax, name, values, limits, cmap="Blues"):
     """A slide's patches as coloured squares at their places."""
     places = test_set.read_patches(name)
     column, row = places.coords.T // places.geometry.step_level0
-    size = min(1.0, 40 / np.ptp(column), 40 / np.ptp(row)) * 130
+    size = min(1.0, 40 / np.ptp(column), 40 / np.ptp(row)) * 260
     ax.scatter(column, row, c=values, vmin=limits[0], vmax=limits[1], cmap=cmap, marker="s", s=size)
     ax.set(aspect="equal", ylim=(row.max() + 1, row.min() - 1))
     ax.axis("off")
