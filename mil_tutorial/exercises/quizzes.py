@@ -25,13 +25,14 @@ def right_letters(notebook: int) -> str:
 
 
 def as_html(text: str) -> str:
-    """A sentence with `code` and *emphasis* as HTML, as Markdown is not read inside HTML.
+    """A sentence with `code`, **bold** and *emphasis* as HTML, as Markdown is not read inside HTML.
 
-    >>> as_html("Is `a < b` *always* true?")
-    'Is <code>a &lt; b</code> <em>always</em> true?'
+    >>> as_html("Is `a < b` *always* **true**?")
+    'Is <code>a &lt; b</code> <em>always</em> <strong>true</strong>?'
     """
     text = escape(text, quote=False)
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+    text = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
     return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", text)
 
 

@@ -10,7 +10,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from deck import course
 from deck.exercises import roadmap
-from deck.look import FIGURE, INK, SOFT, VIOLET, Slide, choices, claim, panels
+from deck.look import FIGURE, INK, SOFT, VIOLET, Slide, choices, claim, drawing_board, panels
 from mil_tutorial import ABMIL, collate_fn
 from mil_tutorial.style import NORMAL, TUMOR
 
@@ -43,12 +43,8 @@ def three_poolings() -> Slide:
 
 def the_equations() -> Slide:
     """The pipeline with shapes."""
-    figure, (axis,) = panels(1)
+    figure, axis = drawing_board()
     width, height = FIGURE
-    axis.set(xlim=(0, width), ylim=(0, height))
-    axis.set_axis_off()
-    figure.set_layout_engine("none")
-    axis.set_position((0, 0, 1, 1))
     steps = [
         ("patches", r"$\mathbf{x}_i$", "(n, D)"),
         ("look at it?", r"$f_i$", "(n)"),

@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from deck import course
-from deck.look import FIGURE, SOFT, VIOLET, Slide, panels, picture
+from deck.look import FIGURE, SOFT, VIOLET, Slide, drawing_board, picture
+from mil_tutorial.exercises import quizzes
 from mil_tutorial.style import TUMOR
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -24,12 +25,8 @@ MINUTES = {1: 4, 2: 6, 3: 8}  # by stars
 
 
 def as_html(text: str) -> str:
-    """A paragraph of Markdown with nothing but code, bold and short formulas."""
-    text = re.sub(r"\s+", " ", html.escape(text.strip(), quote=False))
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
-    text = re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", text)
-    text = re.sub(r"\$-\\infty\$", "−∞", text)
-    return re.sub(r"\*([^*]+)\*", r"<i>\1</i>", text)
+    """A paragraph of Markdown on one line, with the one formula that tasks have."""
+    return quizzes.as_html(re.sub(r"\s+", " ", text.strip()).replace(r"$-\infty$", "−∞"))
 
 
 def cells_of(name: str) -> list:
@@ -86,12 +83,8 @@ def take_home(name: str) -> Slide:
 
 def roadmap(step: int, title: str, sentence: str, *notes: str) -> Slide:
     """The first slide: six steps, and where we are."""
-    figure, (axis,) = panels(1)
+    figure, axis = drawing_board()
     width, height = FIGURE
-    axis.set(xlim=(0, width), ylim=(0, height))
-    axis.set_axis_off()
-    figure.set_layout_engine("none")
-    axis.set_position((0, 0, 1, 1))
     side, gap = 178, 29.6
     strip = figure.add_axes((0, 0.5, 1, 0.47))
     picture(strip, course.overview_of(course.of_size("macro")[0], 2400))

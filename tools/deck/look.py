@@ -136,6 +136,16 @@ def crop(axis, image: np.ndarray, shape: float) -> None:
     axis.set(xlim=(x - width / 2, x + width / 2), ylim=(y + height / 2, y - height / 2))
 
 
+def drawing_board() -> tuple[Figure, Axes]:
+    """One empty area over the whole figure, in its pixels."""
+    figure, (axis,) = panels(1)
+    axis.set(xlim=(0, FIGURE[0]), ylim=(0, FIGURE[1]))
+    axis.set_axis_off()
+    figure.set_layout_engine("none")
+    axis.set_position((0, 0, 1, 1))
+    return figure, axis
+
+
 def choices(*words: str) -> Figure:
     """Boxes A, B, C to vote on."""
     figure, axes = panels(len(words))
