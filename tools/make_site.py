@@ -119,6 +119,8 @@ def main() -> int:
         nbformat.write(shown, PAGES / f"{name}.ipynb")
     api_pages.main()
     draw_glossary.main()
+    # Sphinx keeps a page of source code that is newer than the code, even where other pages now link to more of it.
+    shutil.rmtree(OUT / "_modules", ignore_errors=True)
     options = ["-W", "--keep-going", "-q", "-b", "html", "-d", ROOT / "build" / "doctrees"]
     done = subprocess.run([sys.executable, "-m", "sphinx", *options, ROOT / "site", OUT], check=False)
     if done.returncode == 0:
