@@ -33,6 +33,7 @@ max-width:62rem;margin:0 auto;padding:1rem;box-sizing:border-box;overflow-wrap:a
 html:has(>body>.ask){background:#fff}
 @media (prefers-color-scheme:dark){html:has(>body>.ask){background:#14181d}}
 .ask h1{font-size:1.5rem;line-height:1.25;margin:.2rem 0 .4rem}.ask h2{font-size:1.15rem;margin:1.8rem 0 .5rem}
+.ask h1,.ask h2{color:inherit}
 .ask p{margin:.4rem 0}.ask a{color:var(--accent)}.ask small,.ask figcaption{color:var(--soft);font-size:.9rem}
 .ask .verdict{font-size:1.25rem;font-weight:600;margin:.2rem 0}
 .ask .box{border-left:.35rem solid;border-radius:.3rem;padding:.6rem .9rem;margin:.8rem 0}

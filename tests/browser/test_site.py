@@ -195,7 +195,7 @@ def test_search_finds_attention(visit):
 
 def test_solutions_are_closed_and_open_on_a_click(visit):
     page = visit("notebooks/03-abmil-from-scratch")
-    closed = page.locator(".tag_solution details").first
+    closed = page.locator(".tag_solution details", has_text="def softmax").first
     assert closed.get_attribute("open") is None
     closed.locator("summary").click()
     assert "return e / e.sum()" in closed.inner_text()
