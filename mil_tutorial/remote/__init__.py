@@ -13,7 +13,7 @@ from mil_tutorial.remote.answers import (
 )
 from mil_tutorial.remote.kept import KeptFile, digest_of
 from mil_tutorial.remote.ranges import RangeFile, read_range, read_ranges
-from mil_tutorial.remote.whole import download
+from mil_tutorial.remote.whole import download, forget_leftovers
 
 __all__ = [
     "Changed",
@@ -23,6 +23,7 @@ __all__ = [
     "RangeFile",
     "digest_of",
     "download",
+    "forget_leftovers",
     "inside",
     "is_remote",
     "place",

@@ -8,7 +8,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -94,6 +94,13 @@ def download(
         _check(url, part, note, head.size, md5=md5, sha256=sha256)
         os.replace(part, path)
         note.unlink(missing_ok=True)
+
+
+def forget_leftovers(path: Path) -> None:
+    """Remove what a `download` of this file left if it was killed after the file was whole."""
+    path.with_name(path.name + ".part.json").unlink(missing_ok=True)
+    with suppress(PermissionError):  # Windows: another process has just made the file whole, and removes its own lock
+        path.with_name(path.name + ".lock").unlink(missing_ok=True)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 
 from mil_tutorial.errors import DataError
 from mil_tutorial.geometry import Geometry
-from mil_tutorial.remote import Head, download
+from mil_tutorial.remote import Head, download, forget_leftovers
 from mil_tutorial.remote.answers import CONNECTIONS
 from mil_tutorial.slides.labels import LabelRule, label_slide
 from mil_tutorial.sources.bucket import key_of, read_slide_size, slide_url, url_of
@@ -227,7 +227,9 @@ def fetch_file(
     """
     key = key_of(kind, name)
     path = root / key
-    if not path.is_file():
+    if path.is_file():
+        forget_leftovers(path)
+    else:
         with _one_file:
             download(url_of(key), path, md5=checksums.get(key), progress=progress)
     return path

@@ -19,6 +19,7 @@ from mil_tutorial.commands.main import main
 from mil_tutorial.remote import answers
 from mil_tutorial.sources.choice import Wanted
 from mil_tutorial.sources.fetch import fetch_camelyon16
+from mil_tutorial.sources.get import fetch_file
 
 NAMES = ["normal_004", "tumor_091", "test_001"]
 HUB, BUCKET = r"\.h5", "CAMELYON16/(masks|images|annotations|evaluation|checksums)"
@@ -78,6 +79,16 @@ def test_killed_and_run_again(published, expected, tmp_path, monkeypatch, seed):
         assert made.tree(root) == tree
         sent = server.sent()
         assert sent <= 1.1 * size, [server.sent(p) / size for p in (HUB, "masks", "images", "")]
+
+
+def test_killed_when_the_file_was_whole(tmp_path):
+    """Between its last name and the end of its lock: the next run takes away what was left."""
+    mask = tmp_path / "masks" / "tumor_091_mask.tif"
+    mask.parent.mkdir()
+    for end in ("", ".lock", ".part.json"):
+        mask.with_name(mask.name + end).write_bytes(b"x")
+    assert fetch_file("masks", "tumor_091", tmp_path, checksums={}) == mask
+    assert [p.name for p in mask.parent.iterdir()] == [mask.name]
 
 
 @pytest.mark.slow
