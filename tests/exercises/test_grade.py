@@ -276,7 +276,7 @@ def test_the_learners_code_sees_none_of_the_teachers_variables(monkeypatch, tmp_
     assert "MY_TOKEN" not in found and found["HOME"] == str(tmp_path) and found["MIL_TUTORIAL_PROGRESS"] == "off"
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_an_answer_that_ends_its_process_does_not_cost_the_others(tmp_path):
     bad = GOOD | {"patches_above": ABOVE.replace("return", "import os; os._exit(3); return")}
     cells = returned.read_cells(notebook(bad).encode())
