@@ -7,6 +7,10 @@ BIN    := $(VENV)/bin
 #   make course PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 
+# Tests run in as many processes as there are cores; PROCESSES=0 runs them in one, which debuggers need.
+PROCESSES ?= logical
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
+
 .PHONY: course test test-quick test-all test-site test-faults test-fuzz test-floors test-latest env lab notebooks figures house \
         lint fixture site workshop bundle cards bench kill clean help
 .DEFAULT_GOAL := help
@@ -18,13 +22,13 @@ course: env      ## run the whole course; DATA=<root> takes your own slides
 	$(BIN)/mil-tutorial course $(if $(DATA),--data "$(DATA)")
 
 test: env        ## run the tests and, once, every notebook
-	$(BIN)/python -m pytest -m "not heavy"
+	$(PYTEST) -m "not heavy"
 
 test-quick: env  ## run the tests that take a minute together
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: env    ## run everything that is not in a browser: kills, a cluster, damaged files, types, the workshop's notebooks
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-site: site workshop ## build website and slides and test them in a real browser, JupyterLab and the launch on a bare machine too
 	$(BIN)/python -m pytest tests/browser

@@ -36,16 +36,24 @@ DIM = 384
 
 def write_mask(path: Path, across: int, lesion: tuple[int, int, int, int]) -> None:
     """An ASAP mask of whole tiles: glass at the border, tissue, tumour in `lesion` = left, top, right, bottom."""
-    codes = [imagecodecs.lzw_encode(np.full((TILE, TILE), v, np.uint8)) for v in range(3)]
     left, top, right, bottom = lesion
-    shapes, coded = [], []
+    x, y = np.meshgrid(np.arange(across), np.arange(across))
+    value = ((x > 2) & (y > 2) & (x < across - 3) & (y < across - 3)).astype(np.uint8)
+    value[(left <= x) & (x < right) & (top <= y) & (y < bottom)] = 2
+    shapes, coded, known = [], [], {}
     for k in range(LEVELS - 1):
-        n = -(-across // 2**k)
-        x, y = np.meshgrid(np.arange(n) * 2**k, np.arange(n) * 2**k)
-        value = ((x > 2) & (y > 2) & (x < across - 3) & (y < across - 3)).astype(int)
-        value[(left <= x) & (x < right) & (top <= y) & (y < bottom)] = 2
-        shapes.append((across * TILE // 2**k,) * 2)
-        coded.append([codes[v] for v in value.ravel().tolist()])
+        n, side = 2**k, -(-across // 2**k)
+        padded = np.zeros((side * n, side * n), np.uint8)
+        padded[:across, :across] = value
+        tiles = []
+        for row, column in np.ndindex(side, side):
+            part = padded[row * n : (row + 1) * n, column * n : (column + 1) * n]
+            key = k if part.min() < part.max() else 0, part.tobytes() if part.min() < part.max() else int(part[0, 0])
+            if key not in known:
+                known[key] = imagecodecs.lzw_encode(np.kron(part, np.ones((TILE // n, TILE // n), np.uint8)))
+            tiles.append(known[key])
+        shapes.append((across * TILE // n,) * 2)
+        coded.append(tiles)
     write_mask_levels(path, shapes, coded, MPP)
 
 

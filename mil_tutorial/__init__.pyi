@@ -60,6 +60,7 @@ from .localization.viewer import view_heatmap as view_heatmap
 from .models import ABMIL as ABMIL
 from .models import MaxPool as MaxPool
 from .models import MeanPool as MeanPool
+from .sliders import show_slider as show_slider
 from .slides.annotations import Annotation as Annotation
 from .slides.annotations import read_asap_xml as read_asap_xml
 from .slides.canvas import read_canvas as read_canvas
@@ -80,6 +81,7 @@ from .slides.reading import read_patch as read_patch
 from .slides.tissue import segment_tissue as segment_tissue
 from .sources.camelyon16 import camelyon16_slides as camelyon16_slides
 from .style import use_style as use_style
+from .training.budget import Budget as Budget
 from .training.checkpoint import History as History
 from .training.fit import fit as fit
 from .training.patients import folds_by_patient as folds_by_patient

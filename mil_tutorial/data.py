@@ -17,6 +17,7 @@ from mil_tutorial.fixture.write import render
 from mil_tutorial.slides.reading import SLIDE_SUFFIXES
 from mil_tutorial.sources import FETCHED
 from mil_tutorial.tables import read_label_table
+from mil_tutorial.training.budget import LARGE, Budget
 from mil_tutorial.trident import read_patch_labels
 
 if TYPE_CHECKING:
@@ -114,8 +115,7 @@ class DataRoot:
         Raises:
             DataError: no test slide has patch labels.
         """
-        counts = self._tumor_patches("test")
-        return max(counts, key=lambda name: counts[name])
+        return max(counts := self._tumor_patches("test"), key=lambda name: counts[name])
 
     @property
     def small_example(self) -> str:
@@ -129,13 +129,22 @@ class DataRoot:
 
     def _tumor_patches(self, which: str) -> dict[str, int]:
         """How many patches of each tumour slide of a split are tumour, where that is known."""
-        folder, table = self.trident_dir / "patch_labels", self.split(which)
-        tumor = table.loc[table["wsi_label"] == 1, "wsi_name"]
+        folder = self.trident_dir / "patch_labels"
+        tumor = self.split(which).query("wsi_label == 1")["wsi_name"]
         counts = {n: int((read_patch_labels(p) == 1).sum()) for n in tumor if (p := folder / f"{n}.h5").is_file()}
         if not counts:
-            slide = f"a {'test' if which == 'test' else 'training'} slide with tumour"
-            raise DataError(f"{folder}: no patch labels of {slide}. Run `mil-tutorial labels` first.")
+            raise DataError(f"{folder}: no patch labels of a {which} slide with tumour. Run `mil-tutorial labels`.")
         return counts
+
+    @cached_property
+    def budget(self) -> Budget:
+        """How much a lesson computes: less on bags of real size, which is judged by the training features' files.
+
+        Raises:
+            DataError: there are no features.
+        """
+        files = self.inputs(self.encoder, "train")  # the tables among them are small
+        return Budget(large=sum(file.stat().st_size for file in files if file.is_file()) > LARGE)
 
     def inputs(self, encoder: str, which: str) -> list[Path]:
         """The files that a result on the split `which` rests on: labels, split, and the features of its slides."""

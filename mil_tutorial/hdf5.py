@@ -7,6 +7,7 @@ compared whenever it is read; files of other programs have none and are taken as
 from __future__ import annotations
 
 import io
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from mil_tutorial.files import check_writable, crc32, written_whole
 EMPTY = 1 << 26  # bytes that a dataset may claim without holding any
 
 BLOCK = 1 << 24  # bytes that are in memory at once where a dataset is read block by block
+
+OWN = 1 << 20  # bytes of an array that gets memory of its own
 
 Runs = list[tuple[int, int, int]]  # first row, end row, byte offset in the file
 
@@ -107,6 +110,19 @@ def get_dataset(
     return dataset
 
 
+def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array to be filled; a large one has memory of its own, which the system gets back as soon as it is gone.
+
+    Of its own, the C library takes blocks of up to 32 MB from one heap, as large as a bag. Small ones that stay lie
+    between them, so that those that were freed fit nothing, and a process grows with every bag that it reads.
+    """
+    size = int(np.prod(shape)) * dtype.itemsize
+    if size < OWN:
+        return np.empty(shape, dtype)
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    return np.frombuffer(mmap.mmap(-1, size, **private), dtype).reshape(shape)
+
+
 def read_rows(dataset: h5py.Dataset) -> np.ndarray:
     """All of a dataset, each run of rows with one read.
 
@@ -117,7 +133,7 @@ def read_rows(dataset: h5py.Dataset) -> np.ndarray:
     if runs is None:
         rows = dataset[...]
     else:
-        rows = np.empty(dataset.shape, dataset.dtype)
+        rows = new_array(dataset.shape, dataset.dtype)
         with open(dataset.file.filename, "rb", buffering=0) as file:
             for start, end, offset in runs:
                 _fill(file, offset, rows[start:end])
@@ -234,4 +250,6 @@ def count_bad(values: np.ndarray) -> int:
     with np.errstate(over="ignore", invalid="ignore"):
         if flat.dtype == np.float32 and np.isfinite(np.dot(flat, flat)):
             return 0  # one pass decides the usual case: a sum of squares is finite only if every value is
+    if flat.dtype == np.float16:  # all bits of the exponent are 1; NumPy's isfinite takes four times as long here
+        return int(np.count_nonzero((flat.view(np.uint16) & 0x7C00) == 0x7C00))
     return int(np.count_nonzero(~np.isfinite(flat)))

@@ -26,6 +26,7 @@ extensions = [
     "sphinx-mathjax-offline",
 ]
 exclude_patterns = ["_build", "notebooks/outputs"]
+napoleon_attr_annotations = False  # no row "Type" for each attribute: the signature says it
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # tools/make_site.py brings executed notebooks
@@ -35,6 +36,8 @@ bibtex_bibfiles = ["references.bib"]
 default_role = "code"  # docstrings mark names with single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_type_aliases = {"ArrayLike": "ArrayLike"}  # its name, not the six lines that it stands for
+autodoc_preserve_defaults = True  # `2**0.5`, not its 17 digits
 copybutton_selector = ".cell_input div.highlight pre, div.highlight-bash pre"
 suppress_warnings = ["myst.header"]  # a cell may begin with a second-level heading
 
@@ -43,6 +46,8 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
+html_js_files = ["search-text.js"]
+html_favicon = "_static/mark.svg"
 html_show_sourcelink = False
 html_theme_options = {
     "repository_url": repository,
@@ -57,7 +62,7 @@ html_theme_options = {
     },
     "show_toc_level": 2,
     "navbar_persistent": [],
-    "home_page_in_toc": True,
+    "logo": {"image_light": "_static/mark.svg", "image_dark": "_static/mark.svg", "text": project, "alt_text": ""},
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }

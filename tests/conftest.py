@@ -19,9 +19,13 @@ collect_ignore = ["faults/fuzz.py", "faults/matrix.py"]  # programs for Linux, a
 TUMOR = "tumor_003"
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items):
-    """What is heavy, or needs the executed notebooks, is slow, too."""
+    """What is heavy, or needs the executed notebooks, is slow, too; one process runs all tests of a notebook."""
     for item in items:
+        if marked := item.get_closest_marker("notebooks"):
+            stem = marked.args[0] if marked.args else item.callspec.params["stem"]
+            item.add_marker(pytest.mark.xdist_group(stem))
         if item.get_closest_marker("heavy") or item.get_closest_marker("notebooks"):
             item.add_marker(pytest.mark.slow)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +28,12 @@ def copy_root(data, root: Path, splits: Mapping[str, Sequence[str]]) -> Path:
         table = pd.DataFrame({"wsi_name": names, "wsi_label": labels[names].to_numpy()})
         table.to_csv(root / f"{file}.csv", index=False)
     return root
+
+
+def page_data(path: Path) -> dict:
+    """What a slide's page knows: places, scores, labels, tiles."""
+    text = path.read_text(encoding="utf-8")
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
 
 
 def write_pyramid(path: Path, pixels: np.ndarray, mpp: float) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import re
 import shutil
 import subprocess
 import sys
 
+import api_pages
+import draw_glossary
 import nbformat
 from make_workshop import BADGE, EXECUTED, ROOT, SOURCE, executed_notebooks, tags, with_outputs, without_notes
 
@@ -86,21 +89,40 @@ def do_and_dont() -> str:
     return "\n\n".join(["# DO / DON'T", words, ":::{div} do-and-dont", *parts, ":::"]) + "\n"
 
 
+def save_landing(notebook) -> None:
+    """The figures that the first page shows: of cells with a tag such as `landing-guilty`."""
+    for cell in notebook.cells:
+        for tag in tags(cell):
+            if tag.startswith("landing-"):
+                images = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+                (PAGES / f"{tag}.png").write_bytes(base64.b64decode(images[-1]))
+
+
+def copy_viewer() -> None:
+    """The page of a slide that notebook 06 writes, and the folder of its tiles, to where the site's frames look."""
+    made = sorted((EXECUTED / "outputs").glob("*.html"))
+    if not made:
+        raise SystemExit(f"{EXECUTED / 'outputs'} holds no viewer page; notebook 06 writes one. Run `make course`.")
+    tiles = made[0].with_name(f"{made[0].stem}_tiles")  # the page looks for this name beside it
+    shutil.copy(made[0], OUT / "_static" / "viewer.html")
+    shutil.copytree(tiles, OUT / "_static" / tiles.name, dirs_exist_ok=True)
+
+
 def main() -> int:
     """Execute what is not executed yet, and build."""
     shutil.rmtree(PAGES, ignore_errors=True)
     PAGES.mkdir()
-    for name, notebook in {**executed_notebooks(), **beside_the_course()}.items():
-        nbformat.write(page(notebook), PAGES / f"{name}.ipynb")
     (PAGES / "do-and-dont.md").write_text(do_and_dont(), encoding="utf-8")
+    for name, notebook in {**executed_notebooks(), **beside_the_course()}.items():
+        shown = page(notebook)
+        save_landing(shown)
+        nbformat.write(shown, PAGES / f"{name}.ipynb")
+    api_pages.main()
+    draw_glossary.main()
     options = ["-W", "--keep-going", "-q", "-b", "html", "-d", ROOT / "build" / "doctrees"]
     done = subprocess.run([sys.executable, "-m", "sphinx", *options, ROOT / "site", OUT], check=False)
     if done.returncode == 0:
-        viewers = sorted((EXECUTED / "outputs").glob("*.html"))  # of notebook 06: a synthetic tumour slide
-        if not viewers:
-            print(f"{EXECUTED / 'outputs'} holds no viewer page; notebook 06 writes one. Run `make course`.")
-            return 2
-        shutil.copy(viewers[0], OUT / "_static" / "viewer.html")
+        copy_viewer()
         print(f"the site is in {OUT.relative_to(ROOT)}: open {OUT.relative_to(ROOT) / 'index.html'}")
     return done.returncode
 

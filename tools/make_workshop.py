@@ -3,41 +3,30 @@
 build/workshop/student/      stubs, hints and checks, no solutions
 build/workshop/solution/     every stub filled in, every check answers "Right."
 build/workshop/instructor/   the solutions, with notes, minutes and common mistakes
-build/workshop/slides/       a deck for each notebook, from its headings and figures; opens without a network
+build/workshop/kit/          plans, e-mail, answers to every Predict, questionnaires (also as CSV), a script for a video
+build/workshop/slides/       a deck for each notebook, drawn by tools/deck; opens without a network
 """
 
 from __future__ import annotations
 
 import copy
+import csv
 import re
-import shutil
 import sys
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
 from nbconvert.preprocessors import TagRemovePreprocessor
+from tqdm.auto import tqdm
 
 from mil_tutorial.commands.course import run_course, table
+from mil_tutorial.files import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE, EXECUTED, OUT = ROOT / "notebooks", ROOT / "build" / "notebooks", ROOT / "build" / "workshop"
-FROM_AFAR = re.compile(
-    r'<script src=""></script>|<script type="(?:module|text/x-mathjax-config)">.*?</script>', re.DOTALL
-)
 NOTE = re.compile(r"<!-- instructor, (\d+) min: (.*?) -->\n?", re.DOTALL)
 BADGE = re.compile(r"^\[!\[.*(?:colab|binder).*\n?", re.MULTILINE | re.IGNORECASE)
-SETTINGS = """<script>window.MathJax = {tex: {inlineMath: [["$", "$"]]}};</script>
-<style>
-.reveal section img { max-height: 560px !important; }
-.reveal .jp-RenderedHTMLCommon { font-size: 34px !important; line-height: 1.35; }
-.reveal table { font-size: 28px; }
-.anchor-link { display: none; }
-</style>"""
-START = """<script src="reveal/dist/reveal.js"></script><script src="reveal/plugin/notes/notes.js"></script>
-<script>
-Reveal.initialize({hash: true, slideNumber: "c/t", width: 1100, height: 720, plugins: [RevealNotes]});
-</script>"""
 
 
 def with_outputs(source: Path):
@@ -142,89 +131,62 @@ def instructor(notebook):
     return _filled(notebook)
 
 
-def _typed(cell, kind: str):
-    cell.metadata["slideshow"] = {"slide_type": kind}
-    return cell
+def deck_of(name: str) -> list:
+    """The slides of a notebook: its chapter, its exercises, what gives one away, and what to take home."""
+    from deck import exercises, look
+
+    look.use_look()
+    chapter = list(import_module(f"deck.chapter{int(name[:2])}").slides())
+    late = [slide for slide in chapter if slide.late]
+    return [s for s in chapter if not s.late] + exercises.exercises(name) + late + [exercises.take_home(name)]
 
 
-def shown(paragraphs: list[str], section: str) -> list[str]:
-    """The paragraphs of a section that fit a slide; formulas, predictions and the recap always."""
-    if section == "Exercises":
-        return [paragraphs[0], "Work alone for five minutes, then in pairs. The check cell says what is missing."]
-    kept, letters = [], 0
-    for p in paragraphs:
-        letters += len(p)
-        formula = "$$" in p or (p.startswith("|") and "$" in p)
-        if letters < 420 or section == "Recap" or formula or "**Predict:**" in p:
-            kept.append(p)
-    return kept
+def write_decks(folder: Path, names: list[str]) -> None:
+    """One HTML file for each notebook; a figure that the last row could not read stops it."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from deck import look, page
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in tqdm(names, desc="Drawing slides", unit="deck"):
+        slides = deck_of(name)
+        if wrong := [f"{s.title}: {fault}" for s in slides if s.figure for fault in look.faults(s.figure)]:
+            raise SystemExit(f"slides of {name} cannot be read:\n" + "\n".join(wrong))
+        with written_whole(folder / f"{name}.html") as temporary:
+            temporary.write_text(page.deck(slides, name), encoding="utf-8")
 
 
-def slides(executed):
-    """One slide for each section with its first paragraph, one for each figure; all other words are speaker's notes."""
-    cells, section = [], ""
-    for cell in executed.cells:
-        if cell.cell_type == "code":
-            figures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
-            if figures and section not in ("", "Exercises"):
-                figure = copy.deepcopy(cell)
-                figure.outputs = copy.deepcopy(figures)
-                cells.append(_typed(figure, "subslide"))
-            continue
-        for piece in pieces(cell):
-            text, spoken = NOTE.sub("", piece).strip(), [f"{m} min. {t}" for m, t in NOTE.findall(piece)]
-            if text.startswith("# "):
-                cells.append(_typed(nbformat.v4.new_markdown_cell(text.split("\n| |")[0]), "slide"))
-                continue
-            if text.startswith("#"):
-                section = text.splitlines()[0].lstrip("# ")
-                if section in ("Quiz", "References"):
-                    continue
-                paragraphs = [p for p in text.split("\n\n") if p.strip() and "<details>" not in p]
-                kept = shown(paragraphs, section)
-                spoken += [p for p in paragraphs if p not in kept and section != "Exercises"]
-                cells.append(_typed(nbformat.v4.new_markdown_cell("\n\n".join(kept)), "slide"))
-            elif section not in ("", "Exercises"):
-                spoken.append(text)
-            if spoken:
-                cells.append(_typed(nbformat.v4.new_markdown_cell("\n\n".join(spoken)), "notes"))
-    deck = copy.deepcopy(executed)
-    deck.cells = cells
-    return deck
+def questions(text: str) -> list[dict[str, str]]:
+    """The questions of a questionnaire, for a form: number, question, kind, choices."""
+    rows = []
+    for number, question, kind in re.findall(r"(?m)^(\d+)\. (.+) \(([^()]+)\)$", text):
+        choices = [] if kind == "text" else [c.strip() for c in kind.split("|")]
+        rows.append(
+            {
+                "number": number,
+                "question": question,
+                "kind": "choice" if choices else "text",
+                "choices": ";".join(choices),
+            }
+        )
+    return rows
 
 
-def write_slides(executed, name: str, folder: Path) -> None:
-    """A reveal.js deck from an executed notebook; reveal.js and MathJax are beside it."""
-    from nbconvert import SlidesExporter
-
-    for package, part, copied in (
-        ("sphinx_revealjs", "_static/revealjs", "reveal"),
-        ("sphinx-mathjax-offline", "static/mathjax", "mathjax"),
-    ):
-        spec = find_spec(package)
-        if spec is None:
-            raise SystemExit(f"the slides need {package}. Install the extra: pip install -e '.[site]'")
-        if not (folder / copied).exists():
-            shutil.copytree(Path(spec.origin).parent / part, folder / copied)
-    exporter = SlidesExporter(
-        reveal_url_prefix="reveal",
-        reveal_theme="white",
-        reveal_number="c/t",
-        exclude_input=True,
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        require_js_url="",
-        jquery_url="",
-        mathjax_url="mathjax/tex-mml-chtml.js",
-    )
-    page, _ = exporter.from_notebook_node(slides(executed), {"metadata": {"name": name}})
-    # nbconvert's page asks the network for require.js, mermaid and MathJax 2. Scripts from the folder do the same.
-    page = FROM_AFAR.sub("", page)
-    page, places = re.subn(r"<script>\s*require\(.*?</script>", START, page, flags=re.DOTALL)
-    if places != 1:
-        raise SystemExit(f"nbconvert's slides have changed: {places} places start them, not one. See make_workshop.py.")
-    page = page.replace("<head>", f"<head>{SETTINGS}", 1)
-    (folder / f"{name}.html").write_text(page, encoding="utf-8")
+def write_kit(folder: Path) -> None:
+    """The teacher's pages, and the questionnaires as tables for a form."""
+    for source in sorted((ROOT / "site" / "workshop").glob("*.md")):
+        text = source.read_text(encoding="utf-8")
+        with written_whole(folder / source.name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        if source.name.startswith("questions-"):
+            with (
+                written_whole(folder / f"{source.stem}.csv") as temporary,
+                temporary.open("w", newline="", encoding="utf-8") as file,
+            ):
+                writer = csv.DictWriter(file, ["number", "question", "kind", "choices"])
+                writer.writeheader()
+                writer.writerows(questions(text))
 
 
 def main(only: list[str]) -> int:
@@ -237,10 +199,11 @@ def main(only: list[str]) -> int:
         for source in sources:
             nbformat.write(make(nbformat.read(source, as_version=4)), OUT / name / source.name)
         print(f"{OUT.relative_to(ROOT) / name}: {len(sources)} notebooks")
+    if not only or "kit" in only:
+        write_kit(OUT / "kit")
+        print(f"{OUT.relative_to(ROOT) / 'kit'}: the teacher's pages")
     if not only or "slides" in only:
-        (OUT / "slides").mkdir(parents=True, exist_ok=True)
-        for name, executed in executed_notebooks().items():
-            write_slides(executed, name, OUT / "slides")
+        write_decks(OUT / "slides", [p.stem for p in sources])
         print(f"{OUT.relative_to(ROOT) / 'slides'}: {len(sources)} decks")
     return 0
 

@@ -265,7 +265,7 @@ def _models(answer: SlideAnswer) -> str:
     never += [
         "for a diagnosis, or any decision about a patient: it is no medical device, and no pathologist has checked it",
         "for slides that are unlike its training slides, as told above: other organs, stains, scanners, magnifications",
-        "to show that a slide has no tumour: small metastases are missed",
+        "to show that a slide has no tumour: small metastases may be missed",
     ]
     told = "".join(f"<li>{escape(n)}</li>" for n in never)
     table = _table(("checkpoint", "probability", "threshold", "trained on"), rows)

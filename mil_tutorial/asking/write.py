@@ -17,7 +17,10 @@ from mil_tutorial.localization.geojson import write_geojson
 from mil_tutorial.localization.viewer import view_heatmap
 
 FILES = (
-    ("heatmap.html", "the slide to zoom into, with the patches' scores over it"),
+    (
+        "heatmap.html",
+        "the slide to zoom into, with the scores; a large slide has its tiles in `heatmap_tiles` beside it",
+    ),
     ("prediction.json", "the answer for programs: probabilities, thresholds, comparisons"),
     ("patches.csv", "each patch: place in level-0 pixels, contribution, attention"),
     ("patches.geojson", "the same for QuPath: drag it onto the slide"),

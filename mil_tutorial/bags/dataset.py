@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 from tqdm.auto import tqdm
 
 from mil_tutorial.bags.adjacency import build_adjacency
-from mil_tutorial.bags.memory import KEEP, Memory, first_twice, pick_indices, room_for_features
+from mil_tutorial.bags.memory import KEEP, Memory, first_twice, memory_for_features, off_heap, pick_indices
 from mil_tutorial.bags.packed import PackedFeatures, list_features, pack, packed_folder
 from mil_tutorial.errors import DataError, require, require_integer, require_number
 from mil_tutorial.geometry import grid_cells, grid_places
@@ -44,9 +44,8 @@ def _as_keys(bag_keys: Sequence[str]) -> tuple[str, ...]:
 def _as_names(wsi_names: Sequence[str]) -> list[str]:
     """The slides that were asked for, sorted."""
     is_list = isinstance(wsi_names, Iterable) and not isinstance(wsi_names, str)
-    names = list(wsi_names) if is_list else []
-    good = is_list and all(isinstance(name, str) for name in names)
-    require(good, "wsi_names", wsi_names, "a list of slide names")
+    names: list[Any] = list(wsi_names) if is_list else [None]
+    require(all(isinstance(name, str) for name in names), "wsi_names", wsi_names, "a list of slide names")
     if not names:
         raise DataError(
             "wsi_names: no slide is named, so there are no bags. Check the list or the split it comes from."
@@ -72,7 +71,7 @@ class TridentWSIDataset(Dataset):
         adj_with_dist: weigh neighbours by the distance of their features, see `build_adjacency`.
         norm_adj: divide by the square roots of both degrees.
         load_at_init: read all bags now and keep them in memory, however large they are. By default a bag is kept when
-            it was read, as long as all that is kept takes an eighth of the free memory and 1 GB at most.
+            it was read, as long as all that datasets keep takes an eighth of the free memory and 512 MB at most.
         wsi_name_col: column of the CSV with the slides' names.
         wsi_label_col: column of the CSV with their labels, 0 or 1.
         packed: True packs the features into one memory-mapped store first, if that is not done yet (see `pack`); False
@@ -120,24 +119,21 @@ class TridentWSIDataset(Dataset):
         _check_types(texts, str, "a text")
         _check_types(paths, (str, os.PathLike), "a path")
         _check_types(flags | {"packed": packed or False}, (bool, np.bool_), "True or False")
-        if patch_size is not None:
-            require_integer("patch_size", patch_size, low=1)
-        if dist_thr is not None:
-            require_number("dist_thr", dist_thr, low=0, open_low=True)
+        require_integer("patch_size", 1 if patch_size is None else patch_size, low=1)
+        self.distance = np.sqrt(2) if dist_thr is None else dist_thr
+        require_number("dist_thr", self.distance, low=0, open_low=True)
         self.base_path, self.labels_path = Path(base_path), Path(labels_path)
         self.features_path = self.base_path / f"features_{feature_extractor}"
         self.patch_labels_path = Path(patch_labels_path) if patch_labels_path else self.base_path / "patch_labels"
         self.bag_keys, self.patch_size = _as_keys(bag_keys), patch_size
-        self.distance = np.sqrt(2) if dist_thr is None else dist_thr
         self.adj_with_dist, self.norm_adj = adj_with_dist, norm_adj
         table = read_label_table(labels_path, name_column=wsi_name_col, label_column=wsi_label_col)
         self._label = dict(zip(table["wsi_name"], table["wsi_label"], strict=True))
         self._case = dict(zip(table["wsi_name"], table.get(CASE, table["wsi_name"]), strict=True))
         self.bag_names = self._find_slides(wsi_names)
         self.store = self._open_store(feature_extractor, packed)
-        # Subsets share what follows.
-        self._first: dict[str, tuple[int, str]] = {}  # feature size of the first slide read
-        self._memory, self._features = Memory(KEEP), Memory(room_for_features())
+        self._first: dict[str, tuple[int, str]] = {}  # feature size of the first slide. Subsets share all from here
+        self._memory, self._features = Memory(KEEP), memory_for_features()
         self._kept: dict[str, TensorDict] = {}
         if load_at_init:
             self._kept = {n: self._build_bag(n) for n in tqdm(self.bag_names, desc="Loading bags", unit="bag")}
@@ -211,6 +207,12 @@ class TridentWSIDataset(Dataset):
         part.bag_names = [self.bag_names[i] for i in pick_indices(indices, len(self))]
         return part
 
+    def without_memory(self) -> TridentWSIDataset:
+        """The same bags, read each time: for those who keep them themselves."""
+        other = self.subset(range(len(self)))
+        other._features = Memory(0)
+        return other
+
     def read_patches(self, name: str) -> Patches:
         """Coordinates in level-0 pixels and geometry of a slide's patches."""
         return read_patches(self.base_path / "patches" / f"{name}_patches.h5")
@@ -260,13 +262,14 @@ class TridentWSIDataset(Dataset):
                     f"{self.features_path / name}.h5: slide {name} has no patches, and a bag needs at least one."
                     " Leave the slide out of the split."
                 )
-            bag = {"X": X.to(torch.float32)}
+            bag = {"X": X if X.dtype == torch.float32 else off_heap(X, torch.float32)}
             if "coords" in keys:
                 bag["coords"] = self._memory.get("coords", name, lambda: torch.from_numpy(grid_cells(*corners)))
             if "adj" in keys:
                 bag["adj"] = self._memory.get("adj", name, lambda: self._adjacency(grid_places(*corners), X.numpy()))
             if "y_inst" in keys:
-                bag["y_inst"] = self._memory.get("y_inst", name, lambda: self._patch_labels(name, len(X)))
+                p = self.patch_labels_path / f"{name}.h5"
+                bag["y_inst"] = self._memory.get("y_inst", name, lambda: torch.from_numpy(read_patch_labels(p, len(X))))
             bag["Y"] = torch.tensor(float(self._label[name]))
             return TensorDict({key: bag[key] for key in self.bag_keys})
 
@@ -295,6 +298,3 @@ class TridentWSIDataset(Dataset):
     def _adjacency(self, places: np.ndarray, features: np.ndarray) -> torch.Tensor:
         weigh = features if self.adj_with_dist else None
         return build_adjacency(places, distance=self.distance, features=weigh, normalize=self.norm_adj)
-
-    def _patch_labels(self, name: str, n: int) -> torch.Tensor:
-        return torch.from_numpy(read_patch_labels(self.patch_labels_path / f"{name}.h5", n))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import psutil
@@ -14,21 +16,23 @@ from tensordict import TensorDict
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from mil_tutorial.errors import DataError, Found, ParameterError, require
+from mil_tutorial.errors import DataError, Found, ParameterError, require, require_integer
+from mil_tutorial.hdf5 import new_array
 
 KEEP = 256 * 2**20  # bytes of adjacency and patch labels that a dataset may remember
 
-FEATURES = 2**30  # bytes of features that it may remember, if they are no more than this part of the free memory:
-
-PART = 1 / 8
-
+FEATURES = 512 * 2**20  # bytes of features that all datasets together may remember, if it is no more than this part of
+PART = 1 / 8  # the free memory
 
 Tensors = tuple[torch.Tensor, ...]
 
 
-def room_for_features() -> int:
-    """Bytes of features that a dataset may remember now."""
-    return min(FEATURES, int(psutil.virtual_memory().available * PART))
+def memory_for_features() -> Memory:
+    """What a dataset remembers of its features. All of these share one room: a test set takes none that is not free."""
+    memory = Memory(min(FEATURES, int(psutil.virtual_memory().available * PART)), _of_features)
+    with _lock:
+        _of_features.add(memory)
+    return memory
 
 
 class Memory:
@@ -38,10 +42,12 @@ class Memory:
 
     Args:
         room: bytes that it may hold.
+        sharing: others that share the room; itself alone by default.
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, sharing: Iterable[Memory] | None = None) -> None:
         self.room, self.bytes = room, 0
+        self._sharing = sharing
         self._tensors: dict[tuple[str, str], tuple[Tensors, tuple[int, ...]]] = {}
 
     def __reduce__(self) -> tuple[type[Memory], tuple[int]]:
@@ -56,9 +62,11 @@ class Memory:
         """Keep tensors that belong together, if there is room for all."""
         old = self._tensors.pop((key, name), None)
         self.bytes -= 0 if old is None else _bytes(old[0])
-        if self.bytes + _bytes(tensors) <= self.room:
-            self._tensors[key, name] = tensors, tuple(t._version for t in tensors)
-            self.bytes += _bytes(tensors)
+        with _lock:
+            held = self.bytes if self._sharing is None else sum(memory.bytes for memory in self._sharing)
+            if held + _bytes(tensors) <= self.room:
+                self._tensors[key, name] = tensors, tuple(t._version for t in tensors)
+                self.bytes += _bytes(tensors)
 
     def get(self, key: str, name: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The tensor `key` of slide `name`, built if it is not here."""
@@ -70,8 +78,19 @@ class Memory:
         return tensor
 
 
+_of_features: WeakSet[Memory] = WeakSet()
+
+_lock = Lock()  # a loader may read ahead in a thread
+
+
 def _bytes(tensors: Tensors) -> int:
     return sum(t._nnz() * 20 if t.is_sparse else t.nbytes for t in tensors)
+
+
+def off_heap(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A copy, of another type if asked for, that does not lie on the heap; see `hdf5.new_array`."""
+    kind = torch.empty(0, dtype=dtype or tensor.dtype).numpy().dtype
+    return torch.from_numpy(new_array(tuple(tensor.shape), kind)).copy_(tensor)
 
 
 def pick_indices(indices: Iterable[int], n: int) -> list[int]:
@@ -128,25 +147,46 @@ class ListOfBags(Dataset):
         return ListOfBags([self.bags[i] for i in chosen], [self.bag_names[i] for i in chosen])
 
 
-def bags_in_memory(dataset: Any, device: str | torch.device = "cpu", *, progress: bool = True) -> ListOfBags:
+def bags_in_memory(
+    dataset: Any, device: str | torch.device = "cpu", *, patches: int | None = None, progress: bool = True
+) -> ListOfBags:
     """All bags of a dataset read once and kept: then no step of training waits for a disk or a bus.
 
     Args:
         dataset: a `TridentWSIDataset`, or another dataset of bags with `get_bag_names()`.
         device: where they are kept, such as "cuda".
+        patches: at most so many of each bag, at equal distances in its order, which for TRIDENT's files spreads them
+            over the slide; all by default. A small lesion may be lost between them.
         progress: show a progress bar.
 
     Raises:
-        ParameterError: not a dataset of bags, or no such device.
+        ParameterError: not a dataset of bags, no such device, or `patches` is below 1, or bags have an adjacency, which
+            needs all of them.
     """
     found, expected = Found(f"a {type(dataset).__name__}"), "a dataset of bags, such as TridentWSIDataset(...)"
     require(hasattr(dataset, "get_bag_names"), "dataset", found, expected)
+    if patches is not None:
+        require_integer("patches", patches, low=1)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError):  # AssertionError: a PyTorch without CUDA
         raise ParameterError("device", device, "a device that PyTorch can use here, such as 'cpu'") from None
-    bags = tqdm(dataset, desc="Loading bags", unit="bag", total=len(dataset), disable=not progress)
-    return ListOfBags([bag.to(device) for bag in bags], dataset.get_bag_names())
+    source = dataset.without_memory() if hasattr(dataset, "without_memory") else dataset
+    bags = tqdm(source, desc="Loading bags", unit="bag", total=len(dataset), disable=not progress)
+    return ListOfBags([_thinned(bag, patches).to(device) for bag in bags], dataset.get_bag_names())
+
+
+def _thinned(bag: TensorDict, patches: int | None) -> TensorDict:
+    """The bag with at most so many of its patches."""
+    n = len(bag["X"])
+    if patches is None or n <= patches:
+        return bag
+    require(
+        "adj" not in bag.keys(), "patches", patches, "None for bags with 'adj': a part of them has other neighbours"
+    )
+    rows = torch.arange(patches) * n // patches
+    thinned = {key: bag[key] if bag[key].ndim == 0 else off_heap(bag[key][rows]) for key in bag.keys()}
+    return TensorDict(thinned)
 
 
 def bags_from_arrays(

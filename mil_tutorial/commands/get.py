@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mil_tutorial.data import default_root
 from mil_tutorial.errors import require
+from mil_tutorial.sources.choice import LABELS_FROM, Wanted
 from mil_tutorial.sources.fetch import fetch_camelyon16, fetch_whole, require_slides
-from mil_tutorial.sources.plan import LABELS_FROM, SLIDES
+from mil_tutorial.sources.plan import SLIDES
 from mil_tutorial.sources.sets import SETS
 
 
@@ -55,14 +56,8 @@ def run(args: argparse.Namespace) -> int:
     require(args.slides is None or args.slides >= 1, "slides", args.slides, "a whole number of at least 1")
     require_slides(args.whole or [], parameter="whole")
     if chosen or not args.whole:
-        plan = fetch_camelyon16(
-            root,
-            features=args.features,
-            slides=args.slides,
-            names=args.names,
-            everything=args.all,
-            labels_from=args.labels,
-        )
+        wanted = Wanted(args.features, args.slides, args.names, args.all, args.labels)
+        plan = fetch_camelyon16(root, wanted)
         print(f"\n{len(plan.names)} slides are in {plan.root}\nUse them with MIL_TUTORIAL_DATA={plan.root}")
     for path in fetch_whole(root, "images", args.whole or []):
         print(path)

@@ -159,8 +159,10 @@ def _write_viewer(slide: _Slide, data: DataRoot, out: Path) -> None:
 def _score(slides: list[_Slide], bags: TridentWSIDataset, data: DataRoot, out: Path, tumor_value: int) -> str:
     """FROC of the detections: printed, written, and as HTML for the report."""
     is_tumor = dict(zip(bags.get_bag_names(), bags.get_bag_labels(), strict=True))
+    sizes = {s.name: (s.patches.geometry.width, s.patches.geometry.height) for s in slides}
     lesions = {
-        s.name: lesions_from_mask(data.mask_path(s.name), tumor_value) if is_tumor[s.name] else None for s in slides
+        n: lesions_from_mask(data.mask_path(n), tumor_value, size=size) if is_tumor[n] else None
+        for n, size in sizes.items()
     }
     try:
         curve = froc({s.name: s.result.detections for s in slides}, lesions, n_bootstrap=500)

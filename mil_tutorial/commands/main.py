@@ -17,6 +17,7 @@ from mil_tutorial import __version__
 from mil_tutorial.errors import DataError, ParameterError
 
 COMMANDS = {
+    "doctor": "Say whether this machine is ready for the course. Exit code 1 if it is not.",
     "course": "Execute the six notebooks and print what came out.",
     "fixture": "Draw the synthetic slides; without options, say where they are.",
     "get": "Fetch the real CAMELYON16, or some of it: published features, patch labels, tables.",
@@ -32,6 +33,7 @@ COMMANDS = {
     "evaluate": "Score a checkpoint on the test slides.",
     "predict": "Ask a checkpoint about slide files, without tables: a report for each slide.",
     "localize": "Write detections, GeoJSON for QuPath and viewers of test slides.",
+    "view": "Look at one slide in the browser, down to its cells, with scores over it if there are some.",
     "progress": "Show which exercises and quizzes you have solved on this computer; with a name, write a certificate.",
     "grade": "Run the answers in returned notebooks and write a table of exercises and learners. It runs their code.",
 }
@@ -96,9 +98,10 @@ def program() -> None:
     starts inherit it. Freed memory is kept for the next batch, see `devices.keep_freed_memory`.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from mil_tutorial.devices import keep_freed_memory
+    if "doctor" not in sys.argv[1:2]:  # it must run where torch is missing or broken
+        from mil_tutorial.devices import keep_freed_memory
 
-    keep_freed_memory()
+        keep_freed_memory()
     sys.exit(main())
 
 

@@ -60,11 +60,12 @@ def run(args: argparse.Namespace) -> int:
             except DataError as error:
                 failed[slide] = str(error)
         tell.end()
-        if answers:
-            _write_table(answers, out)
+        if not answers:  # no record of what was not done
+            raise DataError("\n".join(failed.values()))
+        _write_table(answers, out)
     if failed:
-        done = f"\n{len(answers)} of {len(args.slides)} slides are done: see {out}." if answers else ""
-        raise DataError("\n".join(failed.values()) + done)
+        done = f"{len(answers)} of {len(args.slides)} slides are done: see {out}."
+        raise DataError("\n".join([*failed.values(), done]))
     return int(any(c.verdict == "unlike" for a in answers for c in a.comparisons))
 
 

@@ -16,7 +16,7 @@ from mil_tutorial.errors import DataError, require_integer, require_number
 from mil_tutorial.evaluation.metrics import choose_threshold
 from mil_tutorial.files import check_writable, read_json, write_json
 from mil_tutorial.models import ABMIL
-from mil_tutorial.training.fit import fit
+from mil_tutorial.training.fit import FitOptions, fit
 from mil_tutorial.training.predict import predict
 from mil_tutorial.training.recipe import BATCH_SIZE, EPOCHS, LEARNING_RATE, positive_weight, split_bags
 
@@ -51,6 +51,17 @@ def run(args: argparse.Namespace) -> int:
     encoder = args.encoder or data.encoder
     bags = data.bags("train", encoder=encoder)
     train, val = split_bags(bags, seed=args.seed)
+    choices = {
+        "epochs": args.epochs,
+        "lr": args.lr,
+        "patience": args.patience,
+        "seed": args.seed,
+        "precision": args.precision,
+        "accumulate": args.accumulate,
+        "schedule": args.schedule,
+        "pos_weight": positive_weight(train.get_bag_labels()) if args.balance else None,
+    }
+    FitOptions(**choices)  # refuses what `fit` would refuse, before all slides are read
     out = Path(args.out)
     record = Record(out.parent, f"train-{out.stem}", asked(args), data.inputs(encoder, "train"))
     if args.checkpoint:
@@ -58,22 +69,8 @@ def run(args: argparse.Namespace) -> int:
     known = know_slides(train, val, encoder=encoder, synthetic=data.synthetic)  # before training: it may find damage
     torch.manual_seed(args.seed)
     model = ABMIL(bags[0]["X"].shape[1], gated=args.gated)
-    val_loader = make_loader(val, args.batch_size)
-    history = fit(
-        model,
-        make_loader(train, args.batch_size, seed=args.seed),
-        val_loader,
-        epochs=args.epochs,
-        lr=args.lr,
-        patience=args.patience,
-        seed=args.seed,
-        precision=args.precision,
-        accumulate=args.accumulate,
-        schedule=args.schedule,
-        pos_weight=positive_weight(train.get_bag_labels()) if args.balance else None,
-        checkpoint=args.checkpoint,
-        resume=args.resume,
-    )
+    train_loader, val_loader = make_loader(train, args.batch_size, seed=args.seed), make_loader(val, args.batch_size)
+    history = fit(model, train_loader, val_loader, checkpoint=args.checkpoint, resume=args.resume, **choices)
     validation = predict(model, val_loader)
     threshold = choose_threshold(validation.Y, validation.prob)
     record.refuse_changes()  # before there is a checkpoint

@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from mil_tutorial.errors import DataError, Found, require, require_integer, require_number
+from mil_tutorial.hdf5 import new_array
 from mil_tutorial.slides.annotations import Annotation
+from mil_tutorial.slides.masks import factor_of, level_factors
 from mil_tutorial.slides.reading import open_slide
 
 LEVEL = 5  # lesions are found at 1/32 of the full resolution
@@ -29,7 +31,7 @@ class Lesions:
     """The lesions of one slide.
 
     Attributes:
-        labels: int32 (h, w), number of the lesion at each pixel of level 5, 0 elsewhere.
+        labels: whole numbers (h, w), number of the lesion at each pixel of level 5, 0 elsewhere.
         itc: numbers of the lesions that are isolated tumour cells.
         downsample: level-0 pixels of one pixel of `labels`.
     """
@@ -69,7 +71,9 @@ def lesions_from_annotation(tumor: ArrayLike, mpp: float = 0.243) -> Lesions | N
         for n, box in enumerate(ndimage.find_objects(labels), 1)
         if _major_axis(labels[box] == n) < ITC_LENGTH / (mpp * 2**LEVEL)
     )
-    return Lesions(labels.astype(np.int32), frozenset(small))
+    kept = new_array(labels.shape, np.min_scalar_type(int(labels.max())))  # mostly a byte for each of 6 million pixels
+    kept[...] = labels
+    return Lesions(kept, frozenset(small))
 
 
 def _major_axis(mask: np.ndarray) -> float:
@@ -100,31 +104,44 @@ def lesions_from_polygons(annotation: Annotation, width: int, height: int, *, mp
     return lesions_from_annotation(filled, mpp)
 
 
-def lesions_from_mask(mask_path: str | os.PathLike[str], tumor_value: int = 2, *, mpp: float = 0.243) -> Lesions | None:
+def lesions_from_mask(
+    mask_path: str | os.PathLike[str],
+    tumor_value: int = 2,
+    *,
+    mpp: float = 0.243,
+    size: tuple[int, int] | None = None,
+) -> Lesions | None:
     """Lesions of one slide from its mask pyramid.
 
     Args:
-        mask_path: a pyramid that OpenSlide opens.
+        mask_path: a pyramid that OpenSlide opens. Its levels may be padded to whole tiles.
         tumor_value: the mask's value for tumour.
-        mpp: µm per pixel at level 0; the challenge takes 0.243 for every slide.
+        mpp: µm per pixel of the slide at level 0; the challenge takes 0.243 for every slide.
+        size: width and height of the slide in level-0 pixels. Needed where the mask is a half, a quarter or an eighth
+            of it; by default the mask has its size.
 
     Returns:
         The lesions, or None for a slide without tumour.
 
     Raises:
-        ParameterError: `tumor_value` is not from 0 to 255, or `mpp` is not above 0.
-        DataError: no such file, or it is damaged.
+        ParameterError: `tumor_value` is not from 0 to 255, `mpp` is not above 0, or a size is no whole number above 0.
+        DataError: no such file, it is damaged, or it is the mask of a slide of another size.
     """
     require_integer("tumor_value", tumor_value, low=0, high=255)
     require_number("mpp", mpp, low=0, open_low=True)
-    factor = 2**LEVEL
+    for side in size or ():
+        require_integer("size", side, low=1)
     with open_slide(mask_path) as mask:
-        level = max(i for i, d in enumerate(mask.level_downsamples) if d < factor * 1.01)
-        step = max(1, round(factor / mask.level_downsamples[level]))
+        size = size or mask.dimensions
+        pixels = 2**LEVEL / factor_of(mask, size, mask_path)  # of the mask's level 0 in one of the lesions' map
+        factors = level_factors(mask)
+        level = max(i for i, factor in enumerate(factors) if factor < pixels * 1.01)
+        step = max(1, round(pixels / factors[level]))
         try:
             values = np.asarray(mask.read_region((0, 0), level, mask.level_dimensions[level]))[:, :, 0]
         except DataError:
             raise
         except Exception as error:  # as in labels: OpenSlide reports damage in several ways
             raise DataError(f"{mask_path}: cannot be read ({error}). The mask is damaged. Copy it again.") from error
-    return lesions_from_annotation(values[::step, ::step] == tumor_value, mpp)
+    width, height = (-(-side // 2**LEVEL) for side in size)
+    return lesions_from_annotation(values[::step, ::step][:height, :width] == tumor_value, mpp)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from mil_tutorial.errors import Found, require, require_integer
 from mil_tutorial.localization.scores import as_bag
+from mil_tutorial.models import ABMIL, MeanPool, MILPool
+
+CHUNK = 2**24  # numbers of a batch's features: 64 MB
 
 
 def perturbation_scores(model: torch.nn.Module, X: torch.Tensor, *, steps: int = 20) -> dict[str, np.ndarray]:
     """Scores of one bag's patches that need no attention: the model is only asked, so it may be any.
 
-    They take many forward passes, n for `leave one out`: use them on chosen slides.
+    `ABMIL` and `MeanPool` are sums over patches, so that `leave one out` takes one forward pass. Other models are asked
+    once for each patch, about all the others: use them on slides of some hundred patches.
 
     Args:
         model: takes (B, N, D) and gives logits (B,).
@@ -38,19 +44,49 @@ def perturbation_scores(model: torch.nn.Module, X: torch.Tensor, *, steps: int =
     """
     require_integer("steps", steps, low=1)
     bag = as_bag(model, X).float()
-    n = len(bag)
-    require(n > 1, "X", Found("one patch"), "at least two: without it the bag would be empty")
+    require(len(bag) > 1, "X", Found("one patch"), "at least two: without it the bag would be empty")
     model.eval()
     with torch.inference_mode():
-        whole = model(bag[None])[0]
-        single = torch.cat([model(patch[None, None]) for patch in bag])
-        without = torch.cat([model(torch.cat([bag[:i], bag[i + 1 :]])[None]) for i in range(n)])
+        rows = max(1, CHUNK // bag.shape[1])
+        single = torch.cat([model(part[:, None]) for part in bag.split(rows)])
+        if isinstance(model, MILPool) and type(model).forward in (ABMIL.forward, MeanPool.forward):
+            without = _lost_of_sum(model, bag)
+        else:
+            without = _lost(model, bag, range(len(bag)))
     found = {
         "single patch": single,
-        "leave one out": whole - without,
+        "leave one out": without,
         "integrated gradients": _integral(model, bag, steps),
     }
-    return {name: value.double().cpu().numpy() for name, value in found.items()}
+    return {name: value.cpu().double().numpy() for name, value in found.items()}
+
+
+def _lost(model: torch.nn.Module, bag: torch.Tensor, chosen: Sequence[int]) -> torch.Tensor:
+    """The bag's logit less its logit without a patch, for each chosen one (k,): by asking, some bags in a batch."""
+    patches = torch.tensor(chosen, device=bag.device)
+    place = torch.arange(len(bag) - 1, device=bag.device)
+    logits = [
+        model(bag[place + (place >= part[:, None])])  # (b, n - 1, D)
+        for part in patches.split(max(1, CHUNK // bag.numel()))
+    ]
+    return model(bag[None]) - torch.cat(logits)
+
+
+def _lost_of_sum(model: MILPool, bag: torch.Tensor) -> torch.Tensor:
+    """The same for all patches of a model whose logit is Σ sᵢ eᵢ + bias, with weights s that sum to 1.
+
+    Without patch i it is (Σ sⱼ eⱼ - sᵢ eᵢ) / (1 - sᵢ) + bias, so that sᵢ (eᵢ - Σ sⱼ eⱼ) / (1 - sᵢ) are lost. Where
+    sᵢ is nearly 1, little of that is exact: the one patch that may hold more than half of the weight is asked about.
+    """
+    h = model.feat_ext(bag)  # (n, H)
+    raw = model.attention(h) if isinstance(model, ABMIL) else torch.zeros(len(h), device=h.device)
+    s = torch.softmax(raw.cpu().double(), 0)
+    e = (h @ model.classifier.weight[0]).cpu().double()
+    most = int(s.argmax())
+    lost = s * (e - s @ e) / (1 - s.clamp(max=0.5))
+    if s[most] > 0.5:
+        lost[most] = _lost(model, bag, [most])[0]
+    return lost
 
 
 def _integral(model: torch.nn.Module, bag: torch.Tensor, steps: int) -> torch.Tensor:

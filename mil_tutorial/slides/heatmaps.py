@@ -16,6 +16,8 @@ HIGH_COLOR = (0.84, 0.15, 0.16)  # the reds and greens of torchmil's default, fo
 
 LOW_COLOR = (0.17, 0.63, 0.17)
 
+AT_ONCE = 256  # patches that are blended together; a slide has tens of thousands
+
 
 def draw_heatmap(
     canvas: np.ndarray,
@@ -74,8 +76,10 @@ def draw_heatmap(
         return out
     tiles = out.reshape(out.shape[0] // px, px, out.shape[1] // px, px, 3)
     row, column = y // px, x // px
-    blended = (1 - alpha) * tiles[row, :, column] + alpha * 255 * colors[:, None, None]
-    tiles[row, :, column] = blended.astype(np.uint8)
+    for start in range(0, len(row), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        patches = (1 - alpha) * tiles[row[part], :, column[part]] + alpha * 255 * colors[part, None, None]
+        tiles[row[part], :, column[part]] = patches.astype(np.uint8)
     return out
 
 

@@ -81,7 +81,7 @@ def read_mask(
 
 
 def check_mask_size(mask_path: str | os.PathLike, geometry: Geometry) -> int:
-    """A mask must have its slide's size, or that divided by 2, 4 or 8, as some of CAMELYON16's masks may have.
+    """A mask must have its slide's size, or that divided by 2, 4 or 8; it may be padded to whole tiles.
 
     Returns:
         How many level-0 pixels of the slide one pixel of the mask is wide.
@@ -90,15 +90,41 @@ def check_mask_size(mask_path: str | os.PathLike, geometry: Geometry) -> int:
         DataError: it has another size, or cannot be opened.
     """
     with open_slide(mask_path) as mask:
-        width, height = mask.dimensions
-    sides = (width, geometry.width), (height, geometry.height)
+        return factor_of(mask, (geometry.width, geometry.height), mask_path)
+
+
+def factor_of(mask: openslide.AbstractSlide, size: tuple[int, int], path: str | os.PathLike) -> int:
+    """`check_mask_size` of an open mask; `size` is the slide's width and height."""
     for factor in FACTORS:
-        if all(own in (side // factor, -(-side // factor)) for own, side in sides):
+        if _is_size(mask, 0, size, factor):
             return factor
+    width, height = mask.dimensions
     raise DataError(
-        f"{mask_path}: is {width} x {height} pixels, its slide is {geometry.width} x {geometry.height}."
+        f"{path}: is {width} x {height} pixels, its slide is {size[0]} x {size[1]}."
         " The mask of another slide or resolution gives wrong labels. Take the right one."
     )
+
+
+def level_factors(mask: openslide.AbstractSlide) -> list[float]:
+    """Level-0 pixels of the mask that one pixel of each level is wide.
+
+    Where a level is padded to whole tiles, OpenSlide divides the padded sizes, and its factor is too small.
+    """
+    factors = []
+    for level, given in enumerate(mask.level_downsamples):
+        powers = sorted((2**n for n in range(16)), key=lambda power: power != 2**level)  # a small level may fit several
+        factors.append(float(next((p for p in powers if _is_size(mask, level, mask.dimensions, p)), given)))
+    return factors
+
+
+def _is_size(mask: openslide.AbstractSlide, level: int, size: tuple[int, int], factor: int) -> bool:
+    """Whether a level of a mask has a size divided by a factor, rounded down or up, or up to whole tiles."""
+    for side, own, kind in zip(size, mask.level_dimensions[level], ("width", "height"), strict=True):
+        low, high = side // factor, -(-side // factor)
+        tile = int(mask.properties.get(f"openslide.level[{level}].tile-{kind}", 1))
+        if own not in (low, high, -(-high // tile) * tile):
+            return False
+    return True
 
 
 def _single_values(level: TiffLevel, tiles: np.ndarray) -> np.ndarray:

@@ -25,6 +25,8 @@ LABEL_NAMES = {-1: "unknown", 0: "normal", 1: "tumour"}
 
 LABEL_COLORS = {-1: GREY, 0: NORMAL, 1: TUMOR}
 
+LONGEST = 2500  # pixels of an image that is shown as it is
+
 
 def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
     """An image uint8 (h, w, 3) RGB as the bytes of a JPEG file."""
@@ -59,10 +61,20 @@ def show_images(
     require_number("height", height, low=0, open_low=True)
     figure, axes = plt.subplots(1, len(images), figsize=(width, height), squeeze=False)
     for axis, image, title in zip(axes[0], images, titles, strict=True):
-        axis.imshow(image, cmap="gray" if image.ndim == 2 else None)
+        extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)  # in its own pixels, also where it is shrunk
+        axis.imshow(_shrunk(image), cmap="gray" if image.ndim == 2 else None, extent=extent)
         axis.set(title=title, xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     return axes[0]
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    """An image that matplotlib draws in little memory: it would make several copies of one of 8000 x 8000 pixels."""
+    factor = max(1, max(image.shape[:2]) // LONGEST)
+    if factor == 1 or image.dtype != np.uint8:
+        return image
+    height, width = (-(-side // factor) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def show_patches(

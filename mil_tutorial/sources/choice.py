@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
 from mil_tutorial.errors import Found, require, require_integer
+from mil_tutorial.sources.sets import feature_set
 
 STRATA = ["split", "wsi_label", "lesion_size", "center"]
 
@@ -17,6 +19,34 @@ CELLS = 8  # the first so many slides are two of each split and label
 FIRST = frozenset({"tumor_091"})  # the smallest tumour slide: cheap to look at
 
 LAST = frozenset({"test_019", "test_034"})  # a remote reader is known to garble them, nobody knows why
+
+LABELS_FROM = ("masks", "annotations")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to fetch of CAMELYON16. By default 60 slides, with features of a small encoder for pathology.
+
+    Attributes:
+        features: name of a set, see `sets.SETS`.
+        slides: a choice of so many slides, spread over split, label, lesion size and centre.
+        names: these slides.
+        everything: all slides.
+        labels_from: what patch labels are made from, `masks` or `annotations`.
+
+    Raises:
+        ParameterError: no such set, or labels from something else.
+    """
+
+    features: str = "vits"
+    slides: int | None = None
+    names: Sequence[str] | None = None
+    everything: bool = False
+    labels_from: str = "masks"
+
+    def __post_init__(self) -> None:
+        feature_set(self.features)
+        require(self.labels_from in LABELS_FROM, "labels_from", self.labels_from, f"one of {', '.join(LABELS_FROM)}")
 
 
 def choose_slides(table: pd.DataFrame, n: int, *, without: Collection[str] = ()) -> list[str]:

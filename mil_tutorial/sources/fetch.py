@@ -20,6 +20,7 @@ from mil_tutorial.remote.answers import CONNECTIONS
 from mil_tutorial.sources.archives import archives_of, get_from_archives
 from mil_tutorial.sources.bucket import CHECKSUMS, key_of, missing_sizes, parse_checksums, url_of
 from mil_tutorial.sources.camelyon16 import camelyon16_slides
+from mil_tutorial.sources.choice import Wanted
 from mil_tutorial.sources.get import WORK, Files, Slide, fetch_file, fetch_slide, finish_slide
 from mil_tutorial.sources.plan import (
     LOCK,
@@ -65,20 +66,13 @@ def alone(root: Path) -> Iterator[None]:
 
 
 def fetch_camelyon16(
-    root: Path,
-    *,
-    features: str = "vits",
-    slides: int | None = None,
-    names: Sequence[str] | None = None,
-    everything: bool = False,
-    labels_from: str = "masks",
-    say: Callable[[str], object] = print,
-    progress: bool = True,
+    root: Path, wanted: Wanted | None = None, *, say: Callable[[str], object] = print, progress: bool = True
 ) -> Plan:
     """Make a data root of slides of CAMELYON16, or complete it; what is there is not fetched again.
 
     Args:
-        root, features, slides, names, everything, labels_from: see `plan.make_plan`.
+        root: of the data; new, empty, or made by `get`.
+        wanted: what to fetch; by default a choice of 60 slides.
         say: is told, before it starts, what will be fetched, how much and on which terms.
         progress: whether to show a bar.
 
@@ -86,18 +80,11 @@ def fetch_camelyon16(
         ParameterError, DataError: as `plan.make_plan`; or a slide cannot be fetched, which the message names. What is
             fetched by then is kept, and the same call goes on from there.
     """
+    wanted = wanted or Wanted()
     with alone(root):
-        plan = make_plan(
-            root,
-            features=features,
-            slides=slides,
-            names=names,
-            everything=everything,
-            labels_from=labels_from,
-            progress=progress,
-        )
+        plan = make_plan(root, wanted, progress=progress)
         if not plan.missing and covers(root, plan.names):
-            say(f"{len(plan.asked)} slides with features {features} are in {root}; nothing is left to fetch")
+            say(f"{len(plan.asked)} slides with features {wanted.features} are in {root}; nothing is left to fetch")
             return plan
         say(plan.describe())
         _carry_out(plan, progress)

@@ -11,22 +11,20 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from mil_tutorial.errors import DataError, Found, ParameterError, require
+from mil_tutorial.errors import DataError, Found, ParameterError
 from mil_tutorial.files import read_json, write_json
 from mil_tutorial.remote import Head, download, remote_size
 from mil_tutorial.sources import FETCHED
 from mil_tutorial.sources.archives import archives_of
 from mil_tutorial.sources.bucket import REFERENCE, REFERENCE_SHA256, bucket, key_of, missing_sizes, url_of
 from mil_tutorial.sources.camelyon16 import REMOVED, parse_reference
-from mil_tutorial.sources.choice import check_names, choose_slides, describe_choice
+from mil_tutorial.sources.choice import Wanted, check_names, choose_slides, describe_choice
 from mil_tutorial.sources.get import WORK, Files
 from mil_tutorial.sources.hdf5_slides import Place, find_places
 from mil_tutorial.sources.sets import SETS, SLIDES_LICENCE, FeatureSet, feature_set
 from mil_tutorial.tables import read_label_table
 
 SLIDES = 60  # of the default choice
-
-LABELS_FROM = ("masks", "annotations")
 
 LOCK = ".get.lock"  # in a data root while somebody fetches into it
 
@@ -167,31 +165,19 @@ def read_absent(root: Path) -> dict[str, list[str]]:
         raise DataError(f"{root / FETCHED}: is damaged ({error!s:.80}). Delete it and what is beside it.") from error
 
 
-def make_plan(
-    root: Path,
-    *,
-    features: str = "vits",
-    slides: int | None = None,
-    names: Sequence[str] | None = None,
-    everything: bool = False,
-    labels_from: str = "masks",
-    progress: bool = True,
-) -> Plan:
+def make_plan(root: Path, wanted: Wanted, *, progress: bool = True) -> Plan:
     """Find out what must be fetched. What is there is not asked for; of the rest only sizes and tables of contents.
 
     Args:
         root: of the data; new, empty, or made by `get`.
-        features: name of a set, see `sets.SETS`.
-        slides, names, everything: a choice of so many, these, or all; by default a choice of 60.
-        labels_from: `masks` or `annotations`.
+        wanted: what to fetch.
         progress: whether to show a bar where many slides are looked up.
 
     Raises:
-        ParameterError: no such set or slide.
+        ParameterError: no such slide.
         DataError: no network, the folder is somebody's, or a server has changed; the message names the address.
     """
-    asked_set = feature_set(features)
-    require(labels_from in LABELS_FROM, "labels_from", labels_from, f"one of {', '.join(LABELS_FROM)}")
+    asked_set = feature_set(wanted.features)
     begin(root)
     there = root / REFERENCE
     if not there.is_file():
@@ -203,7 +189,7 @@ def make_plan(
     absent: dict[str, set[str]] = {f.name: set(f.absent) | set(read_absent(root).get(f.name, ())) for f in sets}
     for _ in range(len(table)):
         without: set[str] = set().union(*absent.values())
-        asked = _choose(table, without, slides=slides, names=names, everything=everything)
+        asked = _choose(table, without, wanted)
         _refuse_absent(asked, absent, sets)
         both = set(asked) | set(have)
         all_names = [n for n in table["wsi_name"] if n in both]
@@ -219,9 +205,11 @@ def make_plan(
         )
     tumor = set(table.loc[table["wsi_label"] == 1, "wsi_name"])
     need = [] if asked_set.is_archive else [n for n in plans[0].names if n in tumor]
-    sources = missing_sizes(root, labels_from, [n for n in need if not Files(root, n, features).labels.is_file()])
+    sources = missing_sizes(
+        root, wanted.labels_from, [n for n in need if not Files(root, n, wanted.features).labels.is_file()]
+    )
     official = sha256(content).hexdigest() == REFERENCE_SHA256
-    return Plan(root, table, asked, all_names, plans, sources, labels_from, official)
+    return Plan(root, table, asked, all_names, plans, sources, wanted.labels_from, official)
 
 
 def _sets_of(root: Path, asked: FeatureSet) -> list[FeatureSet]:
@@ -237,15 +225,14 @@ def _sets_of(root: Path, asked: FeatureSet) -> list[FeatureSet]:
     return [asked, *there]
 
 
-def _choose(
-    table: pd.DataFrame, without: set[str], *, slides: int | None, names: Sequence[str] | None, everything: bool
-) -> list[str]:
-    if names:
-        return check_names(table, names, REMOVED)
-    if everything:
+def _choose(table: pd.DataFrame, without: set[str], wanted: Wanted) -> list[str]:
+    if wanted.names:
+        return check_names(table, wanted.names, REMOVED)
+    if wanted.everything:
         return [n for n in table["wsi_name"] if n not in without]
     free = len(table) - len(without & set(table["wsi_name"]))
-    return choose_slides(table, min(SLIDES, free) if slides is None else slides, without=without)
+    count = min(SLIDES, free) if wanted.slides is None else wanted.slides
+    return choose_slides(table, count, without=without)
 
 
 def _refuse_absent(asked: Iterable[str], absent: dict[str, set[str]], sets: Sequence[FeatureSet]) -> None:

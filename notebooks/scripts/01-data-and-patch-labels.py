@@ -41,9 +41,9 @@ use_style()
 #
 # <!-- instructor, 6 min: Begin here, before any word about files: let them look for a minute. Ask who sees the tumour, and who could draw its border. Then run the next cell. -->
 #
-# A woman has breast cancer. Has it spread? The first place to look is the **sentinel lymph node**, which receives the lymph of the breast
-# first. It is cut, stained and scanned. The stain is H&E: haematoxylin makes nuclei blue, eosin makes the rest pink. A pathologist
-# looks for a **metastasis**: cancer cells that came with the lymph.
+# A woman has breast cancer. Has it spread? The first place to look is the **sentinel lymph node**, which receives the lymph of
+# the breast first. It is cut, stained and scanned. The stain is H&E: haematoxylin makes nuclei blue, eosin makes the rest pink. A
+# pathologist looks for a **metastasis**: cancer cells that came with the lymph.
 #
 # Here is such a slide. With nothing set, `open_data()` gives the synthetic slides. **Look for the tumour before you go on.**
 
@@ -66,27 +66,29 @@ show_images([overview], [f"{wsi_name}: a lymph node{' (synthetic)' if data.synth
 plt.show()
 
 # %% [markdown]
-# *What to see: a lymph node. Dark blue-purple is lymphocytes, each about 7 µm wide. Pink is connective tissue. White is glass. The pale round
-# spots are follicles; they are healthy.*
+# *What to see: a lymph node. Dark blue-purple is lymphocytes, each about 7 µm wide. Pink is connective tissue. The pale round
+# spots are follicles; they are healthy. The empty bubbles at the rim are fat, a dark streak is a fold in the tissue, and around
+# it all is glass.*
 #
-# A slide from a hospital holds billions of pixels and has **one label**: tumour, or no tumour. Nobody has marked where. **Multiple
-# Instance Learning** (MIL) learns from such labels. The slide becomes a **bag** of small squares, the **patches**. A model answers for the
-# whole bag, and it can say which patches it looked at.
+# A slide from a hospital holds billions of pixels and, as a rule, has **one label**: tumour, or no tumour. Nobody has marked
+# where. **Multiple Instance Learning** (MIL) learns from such labels. The slide becomes a **bag** of small squares, the
+# **patches**. A model answers for the whole bag, and it can say which patches it looked at.
 #
-# You will build each step yourself. This is where the course goes: a model learns from all **other** training slides, with one label each,
-# and has never seen this one.
+# You will build each step yourself, so do not try to follow the next two cells yet. They show where the course goes. A model
+# learns from all **other** training slides, with one label each. It has never seen this one.
 
 # %%
-from mil_tutorial import ABMIL, attention_times_n, fit, make_loader, predict
+from mil_tutorial import ABMIL, attention_times_n, bags_in_memory, fit, make_loader, predict
 
 bags = data.bags("train")
 names = bags.get_bag_names()
 others = bags.subset([i for i, name in enumerate(names) if name != wsi_name])
+others = bags_in_memory(others, patches=data.budget.patches, progress=False)  # of a large slide a part
 this_one = bags.subset([names.index(wsi_name)])
 
 torch.manual_seed(0)
 model = ABMIL(bags[0]["X"].shape[1])
-fit(model, make_loader(others, seed=0), make_loader(others), epochs=6, lr=1e-3, progress=False)
+fit(model, make_loader(others, data.budget.batch_size, seed=0), make_loader(others), epochs=6, lr=1e-3, progress=False)
 answer = predict(model, make_loader(this_one))
 looked = attention_times_n(answer.attention[0])  # how much it looked at each patch; 1 is a fair share
 print(f"the model's probability of tumour: {answer.prob[0]:.2f}")
@@ -96,24 +98,25 @@ from mil_tutorial import draw_heatmap, read_canvas
 
 patches = bags.read_patches(wsi_name)
 side = patches.geometry.patch_size_level0
-canvas, rows, columns = read_canvas(slide, patches.coords, side, px=50)
-looked_map = draw_heatmap(canvas, looked / looked.max(), rows, columns, px=50, alpha=0.5, cmap="Oranges")
-show_images([overview, looked_map], [wsi_name, "where a model looked that was never shown a tumour"], width=13)
+px = data.budget.px  # of a patch on the picture
+canvas, rows, columns = read_canvas(slide, patches.coords, side, px=px)
+looked_map = draw_heatmap(canvas, looked / looked.max(), rows, columns, px=px, alpha=0.5, cmap="Oranges")
+show_images([overview, looked_map], [wsi_name, "where the model looked; nobody told it where the tumour is"], width=13)
 plt.show()
 
 # %% [markdown]
-# *What to see: on the right the slide is cut into patches. The darker a patch, the more the model looked at it. At the end of this notebook
-# you will know which patches hold tumour. Notebook 4 trains this model, notebook 5 asks how good it is, and notebook 6 asks whether such a map
-# can be trusted.*
+# *What to see: on the right the slide is cut into patches. The darker a patch, the more the model looked at it. At the end of
+# this notebook you will know which patches hold tumour. Notebook 4 trains this model, notebook 5 asks how good it is, and
+# notebook 6 asks whether such a map can be trusted.*
 #
-# The slide is smaller than a real one: about 11 000 pixels wide and some 40 patches. A real slide is up to 100 000 pixels or more wide and
-# has thousands of patches. The steps are the same.
+# A synthetic slide is smaller than a real one: this one is about 12 000 pixels wide and has some 40 patches. A real slide may be
+# 100 000 pixels wide and has thousands of patches. The steps are the same.
 #
 # ## A slide is a pyramid
 #
 # <!-- instructor, 4 min: Common mistake: reading level 3 with a corner in level-3 pixels. The corner is always in level-0 pixels. Let someone predict what a wrong corner would show. -->
 #
-# A slide file holds the same picture several times, each half as large as the one before. **Level 0** is the full
+# A slide file holds the same picture several times, each half as wide and half as high as the one before. **Level 0** is the full
 # resolution. The others are there so that you can look at the whole without reading a billion pixels.
 
 # %%
@@ -183,7 +186,8 @@ show_images([small, saturation, by_hand, tissue], ["slide", "saturation", "above
 plt.show()
 
 # %% [markdown]
-# *What to see: the third picture has small holes where tissue is pale. The fourth, from the package, has closed them.*
+# *What to see: the third picture has a few tiny holes and specks near the edge. The fourth, from the package, has closed the
+# holes and dropped the specks.*
 #
 # ## Cut it into patches
 #
@@ -208,20 +212,22 @@ kept = np.array([corner for corner in grid if tissue_share(*corner) > 0])
 print(f"{len(grid)} places in the grid, {len(kept)} touch tissue")
 
 # %%
+from matplotlib.collections import PatchCollection
+
 axes = show_images([small], [f"{len(kept)} patches of {patch_size_level0} level-0 pixels"], width=9)
-for x, y in kept / factor:
-    length = patch_size_level0 / factor
-    axes[0].add_patch(plt.Rectangle((x, y), length, length, fill=False, ec="black", lw=0.8))
+side = patch_size_level0 / factor
+squares = [plt.Rectangle((x, y), side, side) for x, y in kept / factor]
+axes[0].add_collection(PatchCollection(squares, facecolor="none", edgecolor="black", lw=0.8))
 plt.show()
 
 # %% [markdown]
-# *What to see: the squares cover what was found as tissue. The pale fat above the node is missed. Squares at the right and lower edge
-# of a slide may reach past it.*
+# *What to see: the squares cover what was found as tissue. Most of the pale fat above the node is missed. At the right and lower
+# edge of a slide, squares may reach past it.*
 #
-# On other slides colour alone also finds pen marks; `segment_tissue` leaves them out unless it is told not to.
+# On other slides, colour alone also finds pen marks. `segment_tissue` leaves them out unless it is told to keep them.
 #
-# The course ships with such corners, in an h5 file for each slide. A check that you can see: on the synthetic slides our hand-made grid gives
-# the very patches of the file.
+# The course ships with such corners, in an h5 file for each slide. A check that you can see: on the synthetic slides our
+# hand-made grid gives the very patches of the file.
 
 # %%
 import h5py
@@ -239,9 +245,9 @@ if data.synthetic:
 #
 # <!-- instructor, 3 min: No need to run TRIDENT in class. Show the folder tree; the files are the ones that the next notebook reads. -->
 #
-# For real work [TRIDENT](https://github.com/mahmoodlab/TRIDENT) finds tissue, cuts patches and computes features with a
-# foundation model such as CONCH v1.5, whose weights need an account, and a GPU to be quick. (Its Otsu segmentation runs on a CPU,
-# and some of its encoders need no account.)
+# For real work, [TRIDENT](https://github.com/mahmoodlab/TRIDENT) finds the tissue, cuts the patches and computes their features
+# with a **foundation model**: a large network trained on very many slides. For some of these, such as CONCH v1.5, you need an
+# account to get the weights, and most are slow without a GPU. (TRIDENT's Otsu segmentation runs on a CPU.)
 #
 # ```bash
 # python run_batch_of_slides.py --task all --wsi_dir CAMELYON16/images --job_dir CAMELYON16/trident_processed \
@@ -306,7 +312,8 @@ assert np.allclose(labels.fraction[where], by_hand), "the package must count the
 print(f"{(labels.label == 1).sum()} of {len(coords)} patches are tumour")
 
 # %% [markdown]
-# `show_patches` makes a contact sheet: number and label above each patch, its place below. We take some of the tumour patches and every third of the others:
+# `show_patches` makes a contact sheet: above each patch its number on this sheet and its label, below it its place. We take some
+# of the tumour patches and every third of the others:
 
 # %%
 from mil_tutorial import show_patches
@@ -317,16 +324,17 @@ show_patches(slide, coords[shown], patch_size_level0, labels=labels.label[shown]
 plt.show()
 
 # %% [markdown]
-# *What to see: orange frames are patches with tumour. Their nuclei are larger and paler than the lymphocytes around. Patches
-# at the edge of the tissue are half white or nearly all glass: whatever touches anything coloured is kept.*
+# *What to see: orange frames are patches with the label tumour. Their nuclei are larger and paler than the lymphocytes around.
+# Patches at the edge of the tissue are half white or nearly all glass: whatever touches anything coloured is kept.*
 
 # %% [markdown]
 # ### Exercise 1 (★): beat that number
 #
 # <!-- instructor, 4 min: Ask what happens to a tumour at the very edge if the minimum is too high. -->
 #
-# Many patches are nearly all glass. They cost time and say nothing. Set `my_minimum`, the least **tissue share** of a patch that is kept, so that
-# **as few patches as possible** are left and **no tumour patch is lost**. `tissue_share(x, y)` is from above. The check knows the best answer; come within two patches of it.
+# Many patches are nearly all glass. They cost time and say nothing. Set `my_minimum`, the least **tissue share** of a patch that
+# is kept, so that **as few patches as possible** are left and **no tumour patch is lost**. `tissue_share(x, y)` is from above.
+# The check knows the best answer; come within two patches of it.
 #
 # <details><summary>Hint</summary>What is the tissue share of the tumour patch that has the least? <code>coords[labels.label == 1]</code> are the corners of the tumour patches.</details>
 
@@ -347,15 +355,15 @@ left = sum(tissue_share(x, y) >= my_minimum for x, y in coords.tolist())
 print(f"{left} of {len(coords)} patches are left with a minimum of {my_minimum:.2f}")
 
 # %% [markdown]
-# This minimum fits **one** slide, and you looked at its tumour to find it. Real settings are chosen once for all slides, on training slides, and with a
-# margin: `mil-tutorial prepare --min_tissue_proportion 0.2` is a cautious one.
+# This minimum fits **one** slide, and you looked at its tumour to find it. Real settings are chosen once for all slides, on
+# training slides, and with a margin: `mil-tutorial prepare --min_tissue_proportion 0.2` is a cautious one.
 
 # %% [markdown]
 # ### Why the package is fast, and still exact
 #
-# Counting is slow because a patch has a million pixels. But look at how the mask is stored: as small compressed **tiles**. A tile
-# of one value throughout is always compressed to the same few bytes. So equal bytes mean equal pixels, and each distinct
-# tile needs to be unpacked only once. The next cell counts them.
+# Counting is slow because a patch has a million pixels. But look at how the mask is stored: as small compressed **tiles**. Equal
+# bytes unpack to equal pixels, so each distinct tile needs to be unpacked only once. And many tiles are equal: all that hold
+# nothing but background, for example. The next cell counts them.
 
 # %%
 import tifffile
@@ -382,10 +390,10 @@ print(f"per patch: {seconds_slow * 1000:.2f} ms by counting, {seconds_fast * 100
 
 # %% [markdown]
 # Could we not simply read a coarse level of the mask? That is faster still, but it can be wrong: whoever made the coarse level
-# may have dropped a lesion of a few pixels. Tiles of level 0 cannot lie.
+# may have dropped a lesion of a few pixels. Level 0 has lost nothing.
 
 # %%
-order = np.argsort(labels.fraction)
+order = np.argsort(labels.fraction)[:: max(1, len(coords) // 500)]  # of thousands of patches, 500 bars are enough
 fig, ax = plt.subplots(figsize=(8, 2.8))
 ax.bar(range(len(order)), labels.fraction[order], color=np.where(labels.label[order] == 1, "#D55E00", "#0072B2"))
 ax.axhline(labels.threshold, color="black", lw=1, ls="--")
@@ -397,16 +405,16 @@ ax.set(
 plt.show()
 
 # %% [markdown]
-# *What to see: orange bars are patches with label 1, above the dashed threshold. Between 0 and 1 lie the patches on the
-# tumour's border: for them any label is partly wrong.*
+# *What to see: orange bars are patches with label 1, above the dashed threshold, some only just. Between 0 and 1 lie the patches
+# on the tumour's border: for them any label is partly wrong.*
 #
 # ### When no patch is more than half tumour
 #
 # <!-- instructor, 3 min: The original tutorial halves the threshold here. Discuss: is that label still the same thing? -->
 #
-# The smallest metastases, isolated tumour cells, are shorter than 0.2 mm, and a patch is wider than that. Then no patch
-# reaches one half. The original tutorial halves the threshold until some patch is positive. Ours does it if asked, and
-# says so. On slides that were annotated only in part, a patch outside the drawing is **unknown**, -1, and not 0.
+# The smallest lesions, isolated tumour cells, are at most 0.2 mm long, and a patch is wider than that. Then often no patch
+# reaches one half. The original tutorial halves the threshold until some patch is positive. Ours does it if asked, and says so.
+# On slides that were annotated only in part, a patch outside the drawing is **unknown**, -1, and not 0.
 
 # %%
 train = data.split("train")
@@ -432,8 +440,8 @@ for name, (n, used) in halved.items():
 #
 # <!-- instructor, 3 min: This picture comes back in notebook 6 with colours on it. -->
 #
-# To see all patches at once, as in the map at the top, we make each of them 50 pixels small and lay it at its row and column. The slow way reads
-# every patch at full resolution. We do it for eight patches only, and take the time.
+# To see all patches at once, as in the map at the top, we shrink each of them to 50 pixels and put it at its row and column. The
+# slow way reads every patch at full resolution. We do that for eight patches only, and time it.
 
 # %%
 start = time.perf_counter()
@@ -456,8 +464,8 @@ print(f"mean difference of a pixel: {difference:.1f} of 255")
 assert difference < 6 or not data.synthetic
 
 # %% [markdown]
-# The fast way reads from a level of the pyramid whose pixels are about half as large as we need. Someone has averaged most of
-# them already; we average the rest. One read takes many neighbours at once. Now the same canvas with the labels on top:
+# The fast way reads from a level of the pyramid that is only a little finer than we need. Whoever made the file has done most of
+# the averaging; we do the rest. One read takes many neighbours at once. Now the same canvas with the labels on top:
 
 # %%
 overlay = draw_heatmap(canvas, (labels.label == 1).astype(float), rows, columns, px=50)
@@ -465,8 +473,9 @@ show_images([looked_map, overlay], ["where the model looked", "patch labels: red
 plt.show()
 
 # %% [markdown]
-# *What to see: on the right red squares lie on the tumour, green ones elsewhere. Compare with the left: did the model look at tumour? The
-# colours on the right are those of the original; elsewhere we use maps that colour-blind readers can tell apart.*
+# *What to see: on the right red squares lie on the tumour, green ones elsewhere. Compare with the left: did the model look at
+# tumour? The red and green are those of the original tutorial. Most maps of this course use colours that colour-blind readers can
+# tell apart.*
 #
 # A canvas shows patches one beside the other. `draw_patches` shows where they lie on the slide, border and all:
 
@@ -503,9 +512,9 @@ else:
 #
 # <!-- instructor, 3 min: The network has seen cats and cars, no tissue. Ask whether it can work. Notebook 5 answers. -->
 #
-# A model does not see pixels. A **patch encoder**, a network trained before on other images, turns each patch into a
-# vector. Ours is EfficientNet-Lite0 with ImageNet weights: small, free, and it has never seen a lymph node. A foundation
-# model for pathology does much better on real slides.
+# A model does not see pixels. A **patch encoder**, a network trained before on other images, turns each patch into a vector. Ours
+# is EfficientNet-Lite0 with ImageNet weights: small, free, and it has never seen a lymph node. On real slides, encoders trained
+# on pathology usually do better ([Wölflein et al.](https://arxiv.org/abs/2311.11772)).
 
 # %%
 from mil_tutorial import read_patch
@@ -527,25 +536,28 @@ if "efficientnet_lite0" in data.encoders:
 #
 # <!-- instructor, 5 min: Let a clinician in the room speak first. No slide can replace that. -->
 #
-# **For the patient** the answer decides about treatment. **For the pathologist** the search is long and easy to get wrong: small metastases are a few
-# cells among millions. In CAMELYON16's own study 11 pathologists read the 129 test slides in a simulation of routine work with
-# limited time. The best of them reached an AUC of 0.884, the best program 0.994
-# ([Ehteshami Bejnordi et al., 2017](https://doi.org/10.1001/jama.2017.14585)). The same article says that it still has to be tested in a clinic whether that
-# helps anyone.
+# **For the patient** the answer decides about treatment. **For the pathologist** the search is long and easy to get wrong: small
+# metastases are a few cells among millions. In CAMELYON16's own study, 11 pathologists read the 129 test slides as in routine
+# work, with limited time. The best of them reached an AUC of 0.884 (1 is perfect, 0.5 is a coin; more in notebook 5), the best
+# program 0.994, and a pathologist without a time limit 0.966 ([Ehteshami Bejnordi et al.,
+# 2017](https://doi.org/10.1001/jama.2017.14585)). Whether such a program helps in a clinic still has to be tested, says the same
+# article.
 #
-# **What such a model may be good for:** to sort a pile of slides, so that the suspicious ones are read first; to point at places for a second look.
-# **What it is not:** a diagnosis. A person decides, sees the slide, and is responsible.
+# **What such a model may be good for:** it can sort a pile of slides, so that the suspicious ones are read first, and it can
+# point at places for a second look. **What it is not:** a diagnosis. A person decides, sees the slide, and is responsible.
 #
-# **Limits.** Two hospitals, one organ, one disease: another scanner or another staining can change the answer (notebook 5). A label is an opinion, too, and
-# some are wrong. Our slides are drawn by a program; they teach the method, and no number here says anything about patients.
+# **Limits.** CAMELYON16 is two hospitals, one organ, one disease. Another scanner or another staining can change the answer
+# (notebook 5). A label is an opinion, too, and some are wrong. The synthetic slides are drawn by a program. They teach the
+# method, and none of their numbers says anything about patients.
 #
-# **Ethics.** Slides are patients' tissue: use them as their consent and licence allow (CAMELYON16 is free, CC0), and without names. Ask who is **missing** from the data:
-# the model will serve them worst. Say what it does badly, next to what it does well.
+# **Ethics.** Slides are patients' tissue: use them as their consent and licence allow (CAMELYON16 is free, CC0), and without
+# names. Ask who is **missing** from the data: the model will serve them worst. Say what it does badly, next to what it does well.
 
 # %% [markdown]
 # ## What can go wrong
 #
-# - **No microns per pixel in the file.** Then nobody knows the magnification. Our tools stop and ask: `--mpp` for all such slides, `--mpp_csv` slide by slide.
+# - **No microns per pixel in the file.** Then nobody knows the magnification. Our tools stop and ask: `--mpp` for all such
+#   slides, `--mpp_csv` slide by slide.
 # - **A mask with other values.** Converted masks use 1 or 255 for tumour. That is why the tumour value is always said.
 # - **Files that do not fit together**, half-written files, a slide in both splits, NaN. `mil-tutorial check <data root>` looks at
 #   everything and prints one table. Run it before you train.
@@ -593,8 +605,9 @@ for threshold in [0.05, 0.25, 0.5, 0.75, 0.95]:
     print(f"threshold {threshold:.2f}: {patches_above(labels.fraction, threshold)} tumour patches")
 
 # %% [markdown]
-# **Exercise 3 (★★★).** Write `choose_level(downsamples, side, px)`: the level to read from, so that a patch of `side` level-0 pixels
-# is still at least `px` pixels wide, and as little as possible is read. `downsamples` are those of the levels, such as [1, 2, 4, 8].
+# **Exercise 3 (★★★).** Write `choose_level(downsamples, side, px)`: the level to read from, so that a patch of `side` level-0
+# pixels is still at least `px` pixels wide, and as little as possible is read. `downsamples` are those of the levels, such as [1,
+# 2, 4, 8].
 #
 # <details><summary>Hint</summary>On a level a patch is <code>side / downsample</code> pixels wide. Which levels are fine enough? Take the smallest picture of these. If none is, take level 0.</details>
 
@@ -651,10 +664,15 @@ answer_quiz(1, "")  # your five letters between the quotes: they are remembered 
 # %% [markdown]
 # ### References
 #
-# - B. Ehteshami Bejnordi et al., *Diagnostic Assessment of Deep Learning Algorithms for Detection of Lymph Node Metastases in Women With Breast Cancer*, JAMA 318 (2017), [doi:10.1001/jama.2017.14585](https://doi.org/10.1001/jama.2017.14585). The CAMELYON16 challenge.
-# - G. Litjens et al., *1399 H&E-stained sentinel lymph node sections of breast cancer patients: the CAMELYON dataset*, GigaScience 7 (2018), [doi:10.1093/gigascience/giy065](https://doi.org/10.1093/gigascience/giy065).
-# - A. Goode et al., *OpenSlide: A vendor-neutral software foundation for digital pathology*, Journal of Pathology Informatics 4 (2013), [doi:10.4103/2153-3539.119005](https://doi.org/10.4103/2153-3539.119005).
-# - A. Zhang et al., *Accelerating Data Processing and Benchmarking of AI Models for Pathology*, [arXiv:2502.06750](https://arxiv.org/abs/2502.06750). TRIDENT.
+# - B. Ehteshami Bejnordi et al., *Diagnostic Assessment of Deep Learning Algorithms for Detection of Lymph Node Metastases in
+#   Women With Breast Cancer*, JAMA 318 (2017), [doi:10.1001/jama.2017.14585](https://doi.org/10.1001/jama.2017.14585). The
+#   CAMELYON16 challenge.
+# - G. Litjens et al., *1399 H&E-stained sentinel lymph node sections of breast cancer patients: the CAMELYON dataset*,
+#   GigaScience 7 (2018), [doi:10.1093/gigascience/giy065](https://doi.org/10.1093/gigascience/giy065).
+# - A. Goode et al., *OpenSlide: A vendor-neutral software foundation for digital pathology*, Journal of Pathology Informatics 4
+#   (2013), [doi:10.4103/2153-3539.119005](https://doi.org/10.4103/2153-3539.119005).
+# - A. Zhang et al., *Accelerating Data Processing and Benchmarking of AI Models for Pathology*,
+#   [arXiv:2502.06750](https://arxiv.org/abs/2502.06750). TRIDENT.
 #
 # **Next:** notebook 2 puts the patches of a slide into a bag, and bags into batches.
 

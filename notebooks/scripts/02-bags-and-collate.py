@@ -52,7 +52,7 @@ import torch
 
 rng = np.random.default_rng(0)
 fig, axes = plt.subplots(1, 2, figsize=(9, 2.6))
-for ax, n_positive, title in zip(axes, [0, 2], ["Y = 0: no instance is positive", "Y = 1: two of them are"]):
+for ax, n_positive, title in zip(axes, [0, 2], ["Y = 0: no instance is positive", "Y = 1: at least one is"]):
     x, y = rng.uniform(0, 10, (2, 24))
     color = ["#D55E00"] * n_positive + ["#0072B2"] * (24 - n_positive)
     ax.scatter(x, y, s=160, c=color, marker="s")
@@ -62,8 +62,8 @@ for ax, n_positive, title in zip(axes, [0, 2], ["Y = 0: no instance is positive"
 plt.show()
 
 # %% [markdown]
-# *What to see: each frame is a bag, each square an instance. The model is told the sentence above the frame. It is not told
-# the colours.*
+# *What to see: each frame is a bag, each square an instance. The model is told what stands above the frame. It is not told the
+# colours, nor how many are orange.*
 #
 # ## Build one bag by hand
 #
@@ -102,10 +102,10 @@ print("y_inst", tuple(y_inst.shape), f"hidden while training; here {int((y_inst 
 # ### Which patches touch?
 #
 # Some models look at neighbours. They want an **adjacency matrix**: entry $(i, j)$ is not zero if patches $i$ and $j$ touch.
-# By hand, with two loops, for this one slide:
+# By hand, with two loops, for this one slide (of a large one for its first 200 patches):
 
 # %%
-n = len(coords)
+n = min(len(coords), 200)
 A = torch.zeros(n, n)
 for i in range(n):
     for j in range(n):
@@ -120,7 +120,7 @@ A_normalized = A / torch.sqrt(degree[:, None] * degree[None]).clamp(min=1)
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.6))
 for i, j in A.nonzero().tolist():
     axes[0].plot(coords[[i, j], 0], coords[[i, j], 1], color="#999999", lw=0.8, zorder=0)
-axes[0].scatter(coords[:, 0], coords[:, 1], s=50, c=np.where(y_inst == 1, "#D55E00", "#0072B2"))
+axes[0].scatter(coords[:n, 0], coords[:n, 1], s=50, c=np.where(y_inst[:n] == 1, "#D55E00", "#0072B2"))
 axes[0].invert_yaxis()
 axes[0].set(title="Patches and who touches whom", aspect="equal", xticks=[], yticks=[])
 axes[1].imshow(A_normalized, cmap="Greys")
@@ -140,7 +140,7 @@ plt.show()
 # `TridentWSIDataset` does this for every slide, when you ask for it. It takes the same call as torchmil's class of that name.
 
 # %%
-from mil_tutorial import TridentWSIDataset
+from mil_tutorial import TridentWSIDataset, build_adjacency
 
 dataset = TridentWSIDataset(
     base_path=data.trident_dir,
@@ -162,7 +162,8 @@ assert torch.equal(bag["X"], X)
 on_grid = torch.equal(places, coords.double())  # not where each piece of tissue has its own grid, as CLAM cuts them
 assert torch.equal(bag["coords"], coords) or not on_grid
 assert torch.equal(bag["y_inst"], y_inst)
-assert torch.allclose(bag["adj"].to_dense(), A_normalized)
+adj = bag["adj"] if n == len(coords) else build_adjacency(places[:n].numpy())  # what the class calls for each bag
+assert torch.allclose(adj.to_dense(), A_normalized, atol=1e-6)
 print("features, coordinates, labels and adjacency are equal")
 
 # %% [markdown]
@@ -170,9 +171,10 @@ print("features, coordinates, labels and adjacency are equal")
 #
 # <!-- instructor, 5 min: Ask for other leaks: same hospital, same day of staining, consecutive cuts of one node. -->
 #
-# A fifth of the training slides becomes the **validation** set. It chooses the best epoch and the threshold. The **test**
-# set is not touched before notebook 5, and chooses nothing there. Whole *slides* are drawn, never patches: two patches of one slide look
-# alike, and a model could recognise the slide in place of the tumour. `stratify` keeps the share of tumour slides equal on both sides.
+# A fifth of the training slides becomes the **validation** set. It chooses the best epoch and the threshold: both come in
+# notebooks 4 and 5. The **test** set is not touched before notebook 5, and chooses nothing there. Whole *slides* are drawn, never
+# patches: two patches of one slide look alike, and a model could recognise the slide in place of the tumour. `stratify` keeps the
+# share of tumour slides equal on both sides.
 
 # %%
 from sklearn.model_selection import train_test_split
@@ -189,14 +191,16 @@ assert not set(train_set.get_bag_names()) & set(val_set.get_bag_names())
 #
 # <!-- instructor, 5 min: The commonest real leak. Ask who knows how many slides a patient has in their own data. -->
 #
-# Here each slide is from a patient of its own. In a hospital it is not so: CAMELYON17 has five slides of each patient. Two
-# slides of one patient share the tissue, the staining and the day. If one is in training and the other in validation, the model can recognise
-# the **patient**.
+# Here each synthetic slide counts as a patient of its own. In a hospital it is not so: CAMELYON17 has five slides of each
+# patient. Two slides of one patient share the tissue, the staining and the day. If one is in training and the other in
+# validation, the model can recognise the **patient**.
 #
-# How bad is it? A made-up study: 60 patients with 5 slides each. The features of a slide hold the patient's signature, and **nothing about the
-# disease**: labels of patients are drawn at random. An honest AUC is 0.5.
+# How bad is it? A made-up study: 60 patients with 5 slides each. The features of a slide tell who the patient is, and **nothing
+# about the disease**: the labels of the patients are drawn at random. We measure the **AUC**: of all pairs of a sick and a
+# healthy slide, the share in which the sick one gets the higher score. A perfect model has 1, a coin 0.5. Here an honest AUC is
+# 0.5.
 #
-# > **Predict:** what will the AUC be when slides are drawn, whoever they are from?
+# > **Predict:** what will the AUC be if we draw slides at random and do not ask whose they are?
 
 # %%
 from sklearn.linear_model import LogisticRegression
@@ -230,12 +234,13 @@ for title, aucs in [("slides drawn", by_slide), ("patients drawn", by_patient)]:
     print(f"{title:15s} AUC {np.mean(aucs):.2f}, 95 % of 20 studies between {low:.2f} and {high:.2f}")
 
 # %% [markdown]
-# The first line looks like a discovery. It is a leak: nothing can be learnt from these features. The second holds 0.5, as it should.
+# The first line looks like a discovery. It is a leak: nothing can be learnt from these features. The interval of the second
+# contains 0.5, as it should.
 #
-# The remedy is one column. If `wsi_labels.csv` has a column **`case_id`** that names the patient of each slide, then `split_bags`,
-# `mil-tutorial train` and `mil-tutorial repeat` keep all slides of a patient on one side, and `mil-tutorial check` names a
-# patient who is on both. `mil-tutorial split <data root>` writes `train.csv` and `test.csv` so. A patient counts as sick if one of their
-# slides is; that is what is stratified.
+# The remedy is one column. If `wsi_labels.csv` has a column **`case_id`** that names the patient of each slide, then
+# `split_bags`, `mil-tutorial train` and `mil-tutorial repeat` keep all slides of a patient on one side, and `mil-tutorial check`
+# names a patient who is on both. `mil-tutorial split <data root>` writes `train.csv` and `test.csv` by the same rule. A patient
+# counts as sick if one of their slides is, and the share of sick patients is kept equal on both sides.
 
 # %%
 from mil_tutorial import split_bags
@@ -249,9 +254,12 @@ print(f"{len(set(dataset.get_bag_cases()))} patients with {len(dataset)} slides;
 #
 # <!-- instructor, 8 min: Ask for a guess before the plot: how much of a padded batch of 32 is padding? Most say too little. -->
 #
-# A tensor is a box with straight sides. Bags are not. There are two ways out. Predict first: which one wastes memory?
+# A tensor is a box with straight sides. Bags are not. There are two ways out: fill up the small bags (**padding**), or lay all
+# bags in one long row (**packing**).
 #
-# **Padding** fills small bags with zeros up to the size of the largest. A **mask** remembers which rows are real. By hand:
+# > **Predict:** 32 bags of 2 000 to 10 000 patches are padded. How much of the memory is filled with nothing?
+#
+# Padding fills small bags with zeros up to the size of the largest. A **mask** remembers which rows are real. By hand:
 
 # %%
 bags = [train_set[i] for i in range(4)]
@@ -274,7 +282,7 @@ for key in batch.keys():
 assert torch.equal(batch["X"], X_padded) and torch.equal(batch["mask"], mask)
 
 # %% [markdown]
-# **Packing** lays the bags one behind the other and remembers where each begins, in `offsets`. Nothing is wasted.
+# Packing lays the bags one behind the other and remembers where each begins, in `offsets`. Nothing is wasted.
 
 # %%
 from mil_tutorial import collate_packed
@@ -311,21 +319,25 @@ draw_batch(
 )
 axes[1].plot(batch_sizes, padded_memory, "o-", label="padded")
 axes[1].plot(batch_sizes, packed_memory, "o-", label="packed")
-axes[1].set(title=f"Bags of real size: with 32 at once, {waste:.0%} is padding", xlabel="bags in a batch", ylabel="GB")
+axes[1].set(
+    title=f"Made-up bags of real size: with 32 at once, {waste:.0%} is padding", xlabel="bags in a batch", ylabel="GB"
+)
 axes[1].legend()
 plt.show()
 
 # %% [markdown]
-# *What to see: grey is padding: memory and time for nothing. On the right the two lines part: the more bags in a batch, the
-# larger its largest one, and all others are filled up to it. Many people therefore train with one bag at a time, or packed.*
+# *What to see: grey is padding: memory and time for nothing. On the right, bags with made-up sizes like those of real slides: the
+# two lines part. The more bags in a batch, the larger its largest one, and all others are filled up to it. So many people train
+# with one bag at a time, or with packed bags.*
 
 # %% [markdown]
 # ### Exercise 1 (★): beat that number
 #
 # <!-- instructor, 4 min: Then ask for the price: batches of equal sizes always hold the same slides together. -->
 #
-# The 400 large bags are put into batches of 32, in the order in which they come. The next cell prints how much is padding. **Change their order** so
-# that **less than 5 %** is. `large` holds the sizes; give the numbers of the bags, 0 to 399, each once, in your order.
+# The 400 large bags are put into batches of 32, in the order in which they come. The next cell prints how much of that is
+# padding. **Find a better order**, with **less than 5 %** of padding. `large` holds the sizes of the bags. Give the numbers of
+# the bags, 0 to 399, each once, in your order.
 #
 # <details><summary>Hint</summary>A batch wastes little when its bags are alike. <code>np.argsort</code> gives an order.</details>
 
@@ -355,7 +367,7 @@ assert check.my_order.accepts(my_order, large)
 print(f"{padding_of(my_order):.1%} is padding")
 
 # %% [markdown]
-# The price: bags of equal size are then always together, and the order of training is no longer random.
+# This has a price: bags of the same size are then always together, and the order of training is no longer random.
 #
 # ## Loaders
 #
@@ -374,7 +386,8 @@ print("labels of the first batch:", batch["Y"].tolist())
 print("real patches of each bag: ", batch["mask"].sum(1).tolist())
 
 # %% [markdown]
-# Bags and loader are built by hand this once. From notebook 3 on, `data.bags("train")` is the dataset above and `make_loader` the loader:
+# Bags and loader are built by hand this once. From notebook 3 on, `data.bags("train")` is the dataset above and `make_loader` the
+# loader:
 
 # %%
 from mil_tutorial import make_loader
@@ -388,9 +401,9 @@ print("the package gives the same first batch")
 #
 # <!-- instructor, 3 min: Skip in the three-hour plan. -->
 #
-# TRIDENT stores each patch in a piece of its own. Reading a bag of 6 000 patches means 6 000 small reads. `pack` copies all
-# bags into **one file**, one behind the other, and **maps** it: the operating system fetches a page when a number in it is
-# first used, and all processes share it. Nothing is loaded before it is needed.
+# TRIDENT stores each patch in a piece of its own. Reading a bag of 6 000 patches means 6 000 small reads. `pack` copies all bags
+# into **one file**, one behind the other, and **maps** it: the operating system reads a part of the file when a number in it is
+# first used, and all processes share that part. Nothing is loaded before it is needed.
 
 # %%
 import time
@@ -424,8 +437,8 @@ if data.synthetic:  # on your own data this writes a file as large as the featur
 #
 # <!-- instructor, 2 min: Same numbers, other library. Nothing in the course depends on ours. -->
 #
-# torchmil's classes read the same files. They keep all bags in memory, and `Y` has the shape (B, 1) there, while torchmil's
-# own models want (B,). Values are equal:
+# torchmil's classes read the same files. They keep all bags in memory. Their `Y` has the shape (B, 1), although torchmil's own
+# models want (B,). The values are equal:
 
 # %%
 from torchmil.data import collate_fn as their_collate
@@ -436,8 +449,8 @@ theirs = TheirDataset(
     labels_path=str(data.root / "wsi_labels.csv"),
     feature_extractor=encoder,
     patch_labels_path=f"{data.trident_dir / 'patch_labels'}/",
-    wsi_names=train_names[:4],
-    bag_keys=["X", "Y", "y_inst", "adj", "coords"],
+    wsi_names=train_names[: 2 if data.budget.large else 4],
+    bag_keys=["X", "Y", "y_inst", "adj", "coords"] if on_grid else ["X", "Y", "y_inst"],  # it takes places as cells
     patch_size=step,
     load_at_init=False,
     wsi_name_col="wsi_name",
@@ -453,8 +466,8 @@ for i in range(len(theirs)):
     if on_grid:  # torchmil moves every patch onto one grid
         assert torch.allclose(a["adj"].to_dense().float(), b["adj"].to_dense(), atol=1e-6)
         assert torch.equal(a["coords"] - a["coords"].min(0).values, b["coords"])
-their_batch = their_collate([theirs[i] for i in range(4)])
-assert torch.equal(their_batch["mask"].bool(), collate_fn([ours[i] for i in range(4)])["mask"])
+their_batch = their_collate([theirs[i] for i in range(len(theirs))])
+assert torch.equal(their_batch["mask"].bool(), collate_fn([ours[i] for i in range(len(theirs))])["mask"])
 print("bags, adjacency and masks agree with torchmil's")
 
 # %% [markdown]
@@ -486,7 +499,7 @@ except ValueError as error:
 #
 # **Exercise 2 (★★).** Write `unpack(X, offsets)`: from a packed batch back to a list of bags.
 #
-# <details><summary>Hint</summary>Bag <code>i</code> is <code>X[offsets[i]:offsets[i + 1]]</code>.</details>
+# <details><summary>Hint</summary><code>offsets[0]</code> says in which row the first bag begins. Which number says where it ends? How many bags are there?</details>
 
 
 # %% tags=["exercise"]
@@ -511,15 +524,16 @@ assert check.unpack.accepts(unpack)
 print("four bags out, as four went in")
 
 # %% [markdown]
-# **Exercise 3 (★★★). A published leak.** CAMELYON+ ([Scientific Data 2025](https://doi.org/10.1038/s41597-025-05586-5)) cleaned CAMELYON16 and 17
-# and compared many MIL models by cross-validation. CAMELYON17 has five slides of each patient. A reader
-# [reports](https://github.com/lingxitong/MIL_BASELINE/issues/46) (June 2026, no answer yet when we looked): the paper promises that slides **of the
-# same label** of one patient are never on both sides, but in the first published fold 114 pairs of patient and label are. The script that makes such
-# folds calls scikit-learn's `StratifiedKFold` on slides, which knows of no patients.
+# **Exercise 3 (★★★). A leak that a reader reports.** CAMELYON+ ([Scientific Data
+# 2025](https://doi.org/10.1038/s41597-025-05586-5)) cleaned CAMELYON16 and 17 and compared many MIL models by cross-validation.
+# The paper promises a rule: slides of one patient that have **the same label** are never on both sides. A reader
+# [reports](https://github.com/lingxitong/MIL_BASELINE/issues/46) that the first published fold breaks it, for 114 pairs of
+# patient and label. (That was in June 2026; there was no answer yet when we looked.) The script for such folds calls
+# scikit-learn's `StratifiedKFold` on slides. It knows nothing about patients.
 #
-# Would the promised rule be enough? No: a healthy and a sick slide of one patient may still be on two sides. Write the split that cannot leak:
-# `split_patients(patients, n_val, seed)`. `patients` holds one name for each slide. Put `n_val` patients, drawn at random, with all their slides into the
-# validation set. Return two lists of slide numbers.
+# Would the promised rule be enough? No: a healthy and a sick slide of one patient may still be on different sides. Write the
+# split that cannot leak in this way: `split_patients(patients, n_val, seed)`. `patients` holds one name for each slide. Put
+# `n_val` patients, drawn at random, with all their slides into the validation set. Return two lists of slide numbers.
 #
 # <details><summary>Hint</summary>Draw patients, not slides: <code>np.random.default_rng(seed).permutation(sorted(set(patients)))</code>. Then ask of each slide whether its patient was drawn.</details>
 
@@ -575,10 +589,16 @@ answer_quiz(2, "")  # your five letters between the quotes: they are remembered 
 # %% [markdown]
 # ### References
 #
-# - T. G. Dietterich, R. H. Lathrop, T. Lozano-Pérez, *Solving the multiple instance problem with axis-parallel rectangles*, Artificial Intelligence 89 (1997), [doi:10.1016/S0004-3702(96)00034-3](https://doi.org/10.1016/S0004-3702(96)00034-3). Where bags come from.
-# - X. Ling et al., *Towards a Comprehensive Benchmark for Pathological Lymph Node Metastasis in Breast Cancer Sections* (CAMELYON+), [arXiv:2411.10752](https://arxiv.org/abs/2411.10752); Scientific Data 12 (2025), [doi:10.1038/s41597-025-05586-5](https://doi.org/10.1038/s41597-025-05586-5).
-# - N. Bussola, A. Marcolini, V. Maggio, G. Jurman, C. Furlanello, *AI slipping on tiles: data leakage in digital pathology*, [arXiv:1909.06539](https://arxiv.org/abs/1909.06539). How much a leak flatters.
-# - M. Y. Lu et al., *Data-efficient and weakly supervised computational pathology on whole-slide images*, Nature Biomedical Engineering 5 (2021), [doi:10.1038/s41551-020-00682-w](https://doi.org/10.1038/s41551-020-00682-w).
+# - T. G. Dietterich, R. H. Lathrop, T. Lozano-Pérez, *Solving the multiple instance problem with axis-parallel rectangles*,
+#   Artificial Intelligence 89 (1997), [doi:10.1016/S0004-3702(96)00034-3](https://doi.org/10.1016/S0004-3702(96)00034-3). Where
+#   bags come from.
+# - X. Ling et al., *Towards a Comprehensive Benchmark for Pathological Lymph Node Metastasis in Breast Cancer Sections*
+#   (CAMELYON+), [arXiv:2411.10752](https://arxiv.org/abs/2411.10752); Scientific Data 12 (2025),
+#   [doi:10.1038/s41597-025-05586-5](https://doi.org/10.1038/s41597-025-05586-5).
+# - N. Bussola, A. Marcolini, V. Maggio, G. Jurman, C. Furlanello, *AI slipping on tiles: data leakage in digital pathology*,
+#   [arXiv:1909.06539](https://arxiv.org/abs/1909.06539). How much a leak flatters.
+# - M. Y. Lu et al., *Data-efficient and weakly supervised computational pathology on whole-slide images*, Nature Biomedical
+#   Engineering 5 (2021), [doi:10.1038/s41551-020-00682-w](https://doi.org/10.1038/s41551-020-00682-w).
 #
 # **Next:** notebook 3 builds a model that decides by itself which patches of a bag to look at.
 

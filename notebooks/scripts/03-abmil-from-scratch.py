@@ -38,8 +38,8 @@ use_style()
 #
 # <!-- instructor, 5 min: Cover the third picture and ask for weights by hand. Then show it. -->
 #
-# A bag of patches must become **one** vector, whatever its size. The mean of all patches is one way: every patch counts a little, and
-# one tumour patch among a thousand counts very little. The maximum is another: one patch decides, and all others are silent.
+# A bag of patches must become **one** vector, whatever its size. One way is the mean: every patch counts a little, and one tumour
+# patch among a thousand counts very little. Another way is the maximum: one patch decides, and all others are silent.
 # **Attention** is between the two: a weighted mean, and the model learns the weights.
 
 # %%
@@ -102,12 +102,13 @@ def make_scores(disease, seed):
 
 
 # %%
-knob = np.geomspace(0.05, 20, 12)
+knob, means = np.geomspace(0.05, 20, 12), {}
 fig, ax = plt.subplots(figsize=(7, 3))
 for disease, color in [("one patch stands out", "#D55E00"), ("all patches a little changed", "#0072B2")]:
     made = [make_scores(disease, seed) for seed in range(20)]
     curves = np.array([[auc(y, lse(f, r)) for r in knob] for y, f in made])
-    ax.plot(knob, curves.mean(0), "o-", color=color, label=disease)
+    means[disease] = curves.mean(0)
+    ax.plot(knob, means[disease], "o-", color=color, label=disease)
     ax.fill_between(knob, *np.quantile(curves, [0.025, 0.975], axis=0), color=color, alpha=0.2)
     print(f"{disease}: AUC {curves[:, 0].mean():.2f} near the mean, {curves[:, -1].mean():.2f} near the maximum")
 ax.set(title="No end of the knob is always right", xscale="log", xlabel="knob r", ylabel="AUC", ylim=(0.4, 1.02))
@@ -118,16 +119,40 @@ plt.show()
 # *What to see: a line is the mean over 20 made-up data sets, the band holds 95 % of them. The orange disease wants the
 # maximum (right), the blue one wants the mean (left). A small metastasis is like the orange one.*
 #
-# So the mean is no straw man. With features of a strong encoder, a mean and a small network have been reported to beat attention models on a
-# large pan-cancer task ([Li et al., 2025](https://arxiv.org/abs/2502.20823)), and a theory of this knob says when each end
-# wins ([Jafarinia et al., NeurIPS 2025](https://papers.nips.cc/paper_files/paper/2025/hash/8bacb23a4f6b6f52dd5c81c15b4e4ac5-Abstract-Conference.html)).
-# Attention need not choose one end: its weights can be even or sharp.
+# **Move the knob.** On the left is one sick bag of the orange disease: how much does each of its 200 patches count?
+
+# %%
+from mil_tutorial import show_slider
+
+scores, pictures = make_scores("one patch stands out", seed=0)[1][1], []
+for r in knob:
+    weight = np.exp(r * scores) / np.exp(r * scores).sum()  # what moves LSE: its derivative by each score
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 2.6))
+    left.bar(range(20), np.sort(weight)[::-1][:20], color="#D55E00")
+    left.set(title="the 20 patches that count most", ylabel="weight", ylim=(0, 1), xticks=[])
+    for (disease, value), color in zip(means.items(), ["#D55E00", "#0072B2"]):
+        right.plot(knob, value, color=color, label=disease)
+    right.axvline(r, color="black", ls="--")
+    right.set(xscale="log", xlabel="knob r", ylabel="AUC", ylim=(0.4, 1.02))
+    right.legend(loc="lower center", fontsize=9)
+    pictures.append(fig)
+show_slider(pictures, [f"{r:.2f}" for r in knob], name="knob r", alt="Weights of the patches, and AUC by knob")
+
+# %% [markdown]
+# *What to see: at the left end all patches count the same, and the one that stands out is lost among 200. At the right end it
+# counts alone.*
+#
+# So take the mean seriously. With features of a strong encoder, a mean and a small network were reported to beat popular MIL
+# models on a large task with many kinds of cancer ([Li et al., 2025](https://arxiv.org/abs/2502.20823)). There is a theory of
+# this knob, too, which says when each end wins ([Jafarinia et al., NeurIPS
+# 2025](https://papers.nips.cc/paper_files/paper/2025/hash/8bacb23a4f6b6f52dd5c81c15b4e4ac5-Abstract-Conference.html)). Attention
+# need not choose an end: its weights can be even, like those of the mean, or sharp, like those of the maximum.
 
 # %% [markdown]
 # ### Try it (★): beat both ends
 #
-# You do not know which of the two diseases will come. **Set the knob** so that the AUC is at least **0.85 for both**. The two ends of the knob fail
-# for one of them.
+# You do not know which of the two diseases will come. **Set the knob** so that the AUC is at least **0.85 for both**. Each end of
+# the knob fails for one of them.
 #
 # <!-- instructor, 3 min: A value between 1 and 2 does it. Ask why nobody told the model. Attention learns its own knob. -->
 #
@@ -192,15 +217,17 @@ print("f", tuple(f.shape), " s", tuple(s.shape), f"with sum {s.sum():.6f}", " z"
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 2.6))
-axes[0].bar(range(n), f)
+shown = range(min(n, 500))  # of a large slide the first 500 patches
+axes[0].bar(shown, f[: len(shown)])
 axes[0].set(title="Raw attention f: any number", xlabel="patch")
-axes[1].bar(range(n), s)
+axes[1].bar(shown, s[: len(shown)])
 axes[1].axhline(1 / n, color="black", lw=1, ls="--")
 axes[1].set(title="After the softmax: positive, sum 1", xlabel="patch")
 plt.show()
 
 # %% [markdown]
-# *What to see: before training the weights are nearly even. The dashed line is 1/n, a patch's fair share.*
+# *What to see: the dashed line is 1/n, a patch's fair share. Before training the weights differ, but no patch stands far above
+# the others.*
 #
 # ## A batch of bags: where the mask comes in
 #
@@ -240,14 +267,15 @@ model = ABMIL(D)
 print(sum(p.numel() for p in model.parameters()), "parameters")
 
 # %% [markdown]
-# `compute_loss` gives the binary cross-entropy, the loss that a probability deserves: it is small when the model is right,
-# and large when it is sure and wrong. torchmil's `Trainer` calls a method of this name, so it can train our class as it is.
+# `compute_loss` gives the binary cross-entropy, the usual loss for a probability: it is small when the model is right, and large
+# when it is sure and wrong. torchmil's `Trainer` calls a method of this name, so it can train our class as it is.
 #
 # ## Checks that every MIL model should pass
 #
 # <!-- instructor, 5 min: The most useful section of the course for researchers. Ask which of the checks their own model passes. -->
 #
-# > **Predict:** which of these change the logit of a bag: (a) another order of its patches, (b) ten rows of padding, (c) other bags in the batch?
+# > **Predict:** which of these change the logit of a bag: (a) another order of its patches, (b) ten rows of padding, (c) other
+# > bags in the batch?
 
 # %%
 from mil_tutorial import collate_fn
@@ -267,8 +295,9 @@ print("attention of each bag sums to", s.sum(1).tolist(), "and to", s[~batch["ma
 assert torch.allclose(shuffled, alone[:1], atol=1e-5) and torch.allclose(together, alone, atol=1e-5)
 
 # %% [markdown]
-# None of them. A bag is a set, and this model treats it as one. And without the mask? A neighbour of ten times the size fills the bag
-# up with rows of zeros. Their attention is $f = \mathbf{w}^\top \tanh(\mathbf{b})$, the same number for each, and together they weigh a lot:
+# None of them does. A bag is a set, and this model treats it as one. And without the mask? Put a bag beside one that is ten times
+# as large, and it is filled up with rows of zeros. Their attention is $f = \mathbf{w}^\top \tanh(\mathbf{b})$, the same number
+# for each, and together they weigh a lot:
 
 # %%
 real, padding = len(bags[0]["X"]), 9 * len(bags[0]["X"])
@@ -285,7 +314,7 @@ print(f"without the mask, padding has {weight:.0%} of the attention")
 #
 # <!-- instructor, 3 min: A parameter that does not move is the most common silent mistake. -->
 #
-# Does every parameter move? One with no gradient is a mistake that no error message tells you about.
+# Does every parameter move? If one has no gradient, no error message tells you.
 
 # %%
 model.train()
@@ -318,7 +347,7 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# *What to see: with the gate (orange) negative inputs hardly count; here both layers see the same input.*
+# *What to see: with the gate (orange), negative inputs count much less. For this picture both layers see the same input.*
 #
 # ## The finished form
 #
@@ -373,16 +402,16 @@ print("logits and attention equal torchmil's")
 #
 # <!-- instructor, 7 min: The sentence to remember: nobody told ABMIL that Y is the maximum. Ask what a model could learn instead. -->
 #
-# Notebook 2 said $Y = \max(y_1, \dots, y_n)$: a slide is sick **because** one patch is sick. A healthy patch is no reason for
-# anything. But nobody told ABMIL so. It may as well learn "there is a patch that only healthy slides have".
+# Notebook 2 said $Y = \max(y_1, \dots, y_n)$: a slide is sick **because** one patch is sick. A healthy patch should change
+# nothing. But nobody told ABMIL that. It may just as well learn "here is a patch that only healthy slides have".
 #
-# Raff and Holt ([NeurIPS 2023](https://arxiv.org/abs/2310.17867)) test a model as programmers test a program: with small made-up bags
-# on which only a model that keeps the rule can do well. None of the five known models that they tried passed all tests.
-# Here are three sets in their spirit. A **tumour** patch stands out in one direction.
+# Raff and Holt ([NeurIPS 2023](https://arxiv.org/abs/2310.17867)) test a model as programmers test a program: with small made-up
+# bags on which only a model that keeps the rule can do well. None of the five well-known deep models that they tried keeps the
+# rule. Here are three sets in their spirit. A **tumour** patch stands out in one direction.
 #
 # | set | who is sick | a shortcut in training | what changes afterwards |
 # |---|---|---|---|
-# | one concept | a bag with a tumour patch | healthy bags also hold one **bystander**, such as a ring of clean tissue | the bystander is in the sick bags |
+# | one concept | a bag with a tumour patch | healthy bags also hold one **bystander**, such as a harmless kind of tissue | the bystander is in the sick bags |
 # | several | a bag with a tumour of kind A **or** B | the same | the same |
 # | false frequency | a bag with a tumour patch | healthy bags hold one faint look-alike | healthy bags hold five look-alikes |
 #
@@ -405,10 +434,11 @@ def make_bags(kind, n, changed, seed):
 
 
 # %% [markdown]
-# Four models: mean, maximum, our ABMIL, and one that is **built** so that it must keep the rule, or nearly. It gives each patch a probability $p_i$.
-# A bag is healthy if all its patches are: $P(Y = 0) = \prod_i (1 - p_i)$. This **noisy-OR** is the rule $Y = \max(y)$ in the language of
-# probability ([Maron and Lozano-Pérez, 1997](https://papers.nips.cc/paper_files/paper/1997/hash/82965d4ed8150294d4330ace00821d77-Abstract.html)). A further patch
-# can only raise its answer.
+# Four models: mean, maximum, our ABMIL, and one that is **built** to keep the rule, or nearly. It gives each patch a probability
+# $p_i$. A bag is healthy if all its patches are: $P(Y = 0) = \prod_i (1 - p_i)$. This **noisy-OR** is the rule $Y = \max(y)$ in
+# the language of probability ([Maron and Lozano-Pérez,
+# 1997](https://papers.nips.cc/paper_files/paper/1997/hash/82965d4ed8150294d4330ace00821d77-Abstract.html)). A further patch can
+# only raise its answer.
 
 # %%
 from mil_tutorial import MaxPool, MeanPool
@@ -465,21 +495,25 @@ for kind in ["one concept", "several", "false frequency"]:
 pd.DataFrame(rows).set_index(["set", "model"])
 
 # %% [markdown]
-# *What to see: on the first two sets ABMIL is excellent on bags as in training. After the change its mean AUC is **below 0.5**, and in some seeds near 0: it
-# had learnt to call a bag healthy because of the bystander. The mean fails in the same way, and on false frequency it counts the look-alikes. The
-# last column says which models kept an AUC of 0.8 in all five seeds. Noisy-OR is lower on false frequency than the maximum: faint doubts add up.*
+# *What to see: on the first two sets ABMIL is excellent on bags as in training. After the change its mean AUC is **below 0.5**,
+# and with one seed near 0: it had learnt to call a bag healthy because of the bystander. The mean fails, too, but less: it falls
+# to about a coin. On false frequency the mean counts the look-alikes, and ABMIL is weak there even before the change. The last
+# column is a rule of ours: "yes" if the AUC stays at 0.8 or above in all five seeds.*
 #
-# **What it means for a patient:** a model that breaks the rule can call a slide healthy because of something harmless on it, although the
-# tumour is in plain sight.
+# **What it means for a patient:** a model that breaks the rule can call a slide healthy because of something harmless on it,
+# although the tumour is plain to see.
 #
-# Does that make ABMIL a bad model? No. On slides like those it was trained on it is often the better one, and notebook 5 compares. But nothing in
-# its equations protects the patient whose slide is different. Put such a test beside your score. torchmil ships the original three sets.
+# Does that make ABMIL a bad model? No. On slides like those it was trained on it can do well, and notebook 5 compares. But
+# nothing in its equations protects the patient whose slide is different. So run such a test, and report it beside your score.
+# torchmil ships the original three sets.
 
 # %% [markdown]
 # ## What can go wrong
 #
-# - **Softmax over the wrong axis.** Then the weights of *one place in all bags* sum to 1. The shapes still fit. The check above finds it.
-# - **Overflow.** `exp(100)` is beyond float32. `torch.softmax` first subtracts the largest value; our hand-made line did not:
+# - **Softmax over the wrong axis.** Then the weights of *one place in all bags* sum to 1. The shapes still fit. The check above
+#   finds it.
+# - **Overflow.** `exp(100)` is too large for float32. `torch.softmax` first subtracts the largest value; our hand-made line did
+#   not:
 
 # %%
 big = torch.tensor([100.0, 0.0])
@@ -629,12 +663,18 @@ answer_quiz(3, "")  # your five letters between the quotes: they are remembered 
 # %% [markdown]
 # ### References
 #
-# - M. Ilse, J. M. Tomczak, M. Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018, [arXiv:1802.04712](https://arxiv.org/abs/1802.04712).
-# - E. Raff, J. Holt, *Reproducibility in Multiple Instance Learning: A Case For Algorithmic Unit Tests*, NeurIPS 2023, [arXiv:2310.17867](https://arxiv.org/abs/2310.17867).
-# - H. Jafarinia et al., *Navigating the MIL Trade-Off: Flexible Pooling for Whole Slide Image Classification*, [NeurIPS 2025](https://papers.nips.cc/paper_files/paper/2025/hash/8bacb23a4f6b6f52dd5c81c15b4e4ac5-Abstract-Conference.html). The knob.
-# - J. Li et al., *Can We Simplify Slide-level Fine-tuning of Pathology Foundation Models?*, [arXiv:2502.20823](https://arxiv.org/abs/2502.20823). When the mean is enough.
-# - O. Maron, T. Lozano-Pérez, *A Framework for Multiple-Instance Learning*, [NIPS 1997](https://papers.nips.cc/paper_files/paper/1997/hash/82965d4ed8150294d4330ace00821d77-Abstract.html). Noisy-OR.
-# - M. Zaheer et al., *Deep Sets*, NeurIPS 2017, [arXiv:1703.06114](https://arxiv.org/abs/1703.06114). Why the order of a set must not matter, and what follows.
+# - M. Ilse, J. M. Tomczak, M. Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018,
+#   [arXiv:1802.04712](https://arxiv.org/abs/1802.04712).
+# - E. Raff, J. Holt, *Reproducibility in Multiple Instance Learning: A Case For Algorithmic Unit Tests*, NeurIPS 2023,
+#   [arXiv:2310.17867](https://arxiv.org/abs/2310.17867).
+# - H. Jafarinia et al., *Navigating the MIL Trade-Off: Flexible Pooling for Whole Slide Image Classification*, [NeurIPS
+#   2025](https://papers.nips.cc/paper_files/paper/2025/hash/8bacb23a4f6b6f52dd5c81c15b4e4ac5-Abstract-Conference.html). The knob.
+# - J. Li et al., *Can We Simplify Slide-level Fine-tuning of Pathology Foundation Models?*,
+#   [arXiv:2502.20823](https://arxiv.org/abs/2502.20823). When the mean is enough.
+# - O. Maron, T. Lozano-Pérez, *A Framework for Multiple-Instance Learning*, [NIPS
+#   1997](https://papers.nips.cc/paper_files/paper/1997/hash/82965d4ed8150294d4330ace00821d77-Abstract.html). Noisy-OR.
+# - M. Zaheer et al., *Deep Sets*, NeurIPS 2017, [arXiv:1703.06114](https://arxiv.org/abs/1703.06114). Why the order of a set must
+#   not matter, and what follows.
 #
 # **Next:** notebook 4 trains the model, on a GPU if there is one.
 

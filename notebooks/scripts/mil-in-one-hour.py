@@ -3,15 +3,17 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/mil-tutorial/mil-tutorial/blob/main/notebooks/mil-in-one-hour.ipynb) [![Open on Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/mil-tutorial/mil-tutorial/main?labpath=notebooks/mil-in-one-hour.ipynb) [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/mil-tutorial/mil-tutorial/blob/main/notebooks/mil-in-one-hour.ipynb)
 #
-# **Creator:** the mil-tutorial authors, after [*Multiple Instance Learning for Histopathology: An Introduction to torchmil*](https://github.com/Franblueee/rise-miccai-tutorial) by Francisco M. Castro-Macías
-# · **Time:** 45 to 60 minutes · **Video:** *a place for the recording*
+# **Creator:** the mil-tutorial authors, after [*Multiple Instance Learning for Histopathology: An Introduction to
+# torchmil*](https://github.com/Franblueee/rise-miccai-tutorial) by Francisco M. Castro-Macías · **Time:** 45 to 60 minutes ·
+# **Video:** *a place for the recording*
 #
 # ---
 #
 # ## 1. Title and overview
 #
-# From a slide of a lymph node with **one label** to a model that says whether there is a tumour, and a map that says where it looked. You build the
-# model and its training by hand. It is the short form of a [course of six notebooks](https://github.com/mil-tutorial/mil-tutorial).
+# From a slide of a lymph node with **one label** to a model that says whether there is a tumour, and a map that says where it
+# looked. You build the model and its training by hand. It is the short form of a [course of six
+# notebooks](https://github.com/mil-tutorial/mil-tutorial).
 #
 # **By the end you will be able to**
 #
@@ -25,12 +27,14 @@
 #
 # ## 2. Introduction
 #
-# **Background.** A woman has breast cancer. Has it spread? The first place to look is the sentinel lymph node. A pathologist searches its slide for a metastasis,
-# which can be a few cells among millions. A slide from a hospital has billions of pixels and one label; nobody has marked where the
-# tumour is. **Multiple Instance Learning** (MIL) learns from such labels.
+# **Background.** A woman has breast cancer. Has it spread? The first place to look is the sentinel lymph node. A pathologist
+# searches its slide for a metastasis, which can be a few cells among millions. A slide from a hospital has billions of pixels and
+# one label; nobody has marked where the tumour is. **Multiple Instance Learning** (MIL) learns from such labels.
 #
-# **Why it matters.** The search is long, and small metastases are missed. In the CAMELYON16 study the best of 11 pathologists with limited time reached an AUC of 0.884 on
-# 129 slides, the best program 0.994 ([Ehteshami Bejnordi et al., 2017](https://doi.org/10.1001/jama.2017.14585)). Whether that helps patients has to be shown in a clinic.
+# **Why it matters.** The search is long, and small metastases are missed. In the CAMELYON16 study the best of 11 pathologists
+# with limited time reached an AUC of 0.884 on 129 slides (1 is perfect, 0.5 is a coin), the best program 0.994, and a pathologist
+# without a time limit 0.966 ([Ehteshami Bejnordi et al., 2017](https://doi.org/10.1001/jama.2017.14585)). Whether that helps
+# patients has to be shown in a clinic.
 #
 # **Real-world use**
 #
@@ -49,8 +53,9 @@
 # Set-up, the same in all six notebooks.
 
 # %% [markdown]
-# **Data.** [CAMELYON16](https://camelyon16.grand-challenge.org/): slides of sentinel lymph nodes from two hospitals in the Netherlands, CC0. By default this notebook takes **synthetic slides**, which a
-# program draws: nothing is downloaded, and no number below says anything about patients. One line of the cell above switches to tissue of patients.
+# **Data.** [CAMELYON16](https://camelyon16.grand-challenge.org/): slides of sentinel lymph nodes from two hospitals in the
+# Netherlands, CC0. By default this notebook takes **synthetic slides**, which a program draws: nothing is downloaded, and no
+# number below says anything about patients. One line of the cell above switches to tissue of patients.
 #
 # ---
 #
@@ -66,8 +71,8 @@
 # %% [markdown]
 # ### 4.2 A slide becomes a bag
 #
-# The slide is cut into **patches**, and a network that was trained on other pictures turns each patch into a vector, its **features**. All features of a slide are its **bag**. The label
-# belongs to the bag. The usual assumption:
+# The slide is cut into **patches**, and a network that was trained on other pictures turns each patch into a vector, its
+# **features**. All features of a slide are its **bag**. The label belongs to the bag. The usual assumption:
 #
 # $$Y = \max(y_1, \dots, y_n)$$
 #
@@ -93,9 +98,10 @@ D = bag["X"].shape[1]
 # "attention": np.array(
 
 # %% [markdown]
-# Attention in three lines: a score for each patch, $f_i = \mathbf{w}^\top \tanh(\mathbf{V}\mathbf{x}_i)$; the softmax $s_i$ of the scores, positive weights with sum 1; the weighted mean
-# $\mathbf{z} = \sum_i s_i \mathbf{x}_i$, which a linear layer classifies ([Ilse et al., 2018](https://arxiv.org/abs/1802.04712)). Bags of different sizes are filled up with zeros,
-# and the **mask** gives these rows the weight 0.
+# Attention in three lines: a score for each patch, $f_i = \mathbf{w}^\top \tanh(\mathbf{V}\mathbf{x}_i)$; the softmax $s_i$ of
+# the scores, positive weights with sum 1; the weighted mean $\mathbf{z} = \sum_i s_i \mathbf{x}_i$, which a linear layer
+# classifies ([Ilse et al., 2018](https://arxiv.org/abs/1802.04712)). Bags of different sizes are filled up with zeros, and the
+# **mask** gives these rows the weight 0.
 
 # %% tags=["from-03"]
 # class ABMIL(nn.Module):
@@ -107,7 +113,8 @@ D = bag["X"].shape[1]
 # together, f = model(batch
 
 # %% [markdown]
-# **Exercise (★★).** The other pooling, the mean: write `mean_pool(X, mask)`: the mean of the *real* patches of each bag, (B, N, D) → (B, D).
+# **Exercise (★★).** The other pooling, the mean: write `mean_pool(X, mask)`: the mean of the *real* patches of each bag, (B, N,
+# D) → (B, D).
 #
 # <details><summary>Hint</summary>Multiply by the mask, sum over patches, and divide by the number of real patches, not by N.</details>
 
@@ -123,7 +130,8 @@ D = bag["X"].shape[1]
 # %% [markdown]
 # ### 4.4 Training
 #
-# A fifth of the training slides, drawn by patient, becomes the **validation** set. It chooses the epoch. The test slides choose nothing.
+# A fifth of the training slides, drawn by patient, becomes the **validation** set. It chooses the epoch. The test slides choose
+# nothing.
 
 # %% tags=["from-04"]
 # device = pick_device()
@@ -148,16 +156,17 @@ D = bag["X"].shape[1]
 #
 # ### 4.5 Your model finds a tumour
 #
-# A validation slide, from which the model has not learnt:
+# A validation slide, on which the model was not trained:
 
 # %% tags=["from-04"]
-# looked = attention_times_n(validation.attention[place])
+# looked = attention_times_n(asked.attention[0])  # 1 is a fair share of the attention
 
 # %% tags=["from-04"]
 # map_of_model = draw_heatmap(
 
 # %% [markdown]
-# *What to see: the patches in strong orange on the right are those that the model looked at most. No patch had a label in training.*
+# *What to see: the patches in strong orange on the right are those that the model looked at most. No patch had a label in
+# training.*
 #
 # ### 4.6 How good is it?
 #
@@ -180,7 +189,8 @@ print(f"{len(test.names)} test slides, {test.Y.sum()} with tumour")
 # %% [markdown]
 # ### 4.7 A map that misleads
 #
-# Attention is shared out on **every** slide. Many papers scale it from smallest to largest. What does a healthy slide look like then?
+# Attention is shared out on **every** slide. Many papers scale it from smallest to largest. What does a healthy slide look like
+# then?
 
 # %%
 wsi_name = data.example  # the test slide with the most tumour
@@ -203,9 +213,11 @@ prediction = draw_heatmap(canvas, (f - f.min()) / (f.max() - f.min()), rows, col
 # normal_min_max = scale_min_max(attention[normal_name])
 
 # %% [markdown]
-# *What to see: the right slide has no tumour, and the model knows it: its probability is above the picture. The picture looks guilty all the same.*
+# *What to see: the right slide has no tumour, and the model knows it: its probability is above the picture. The picture looks
+# guilty all the same.*
 #
-# Attention says where a model looked, not what it concluded. The course tests maps by taking patches away, and by putting tumour into healthy slides.
+# Attention says where a model looked, not what it concluded. The course tests maps by taking patches away, and by putting tumour
+# into healthy slides.
 #
 # ---
 #
@@ -221,22 +233,28 @@ prediction = draw_heatmap(canvas, (f - f.min()) / (f.max() - f.min()), rows, col
 # | show maps of healthy slides, on one scale | show one beautiful map |
 # | test whether your model keeps $Y = \max(y)$ | believe that it must ([Raff and Holt, 2023](https://arxiv.org/abs/2310.17867)) |
 #
-# **Known limits.** Two hospitals, one organ, one disease. Another scanner can change the answer. Here the slides are synthetic and the encoder is small; with features of a
-# foundation model for pathology the numbers on real slides are higher.
+# **Known limits.** Two hospitals, one organ, one disease. Another scanner can change the answer. Here the slides are synthetic
+# and the encoder is small; with features of a foundation model for pathology the numbers on real slides are higher.
 #
-# **Ethics.** The model is no diagnosis: a person sees the slide, decides, and is responsible. Use slides as consent and licence allow, and without names. Ask who is missing from the data: the
-# model serves them worst. Say what it does badly next to what it does well.
+# **Ethics.** The model is no diagnosis: a person sees the slide, decides, and is responsible. Use slides as consent and licence
+# allow, and without names. Ask who is missing from the data: the model serves them worst. Say what it does badly next to what it
+# does well.
 #
 # ---
 #
 # ## 6. Further reading
 #
-# - M. Ilse, J. M. Tomczak, M. Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018, [arXiv:1802.04712](https://arxiv.org/abs/1802.04712).
-# - B. Ehteshami Bejnordi et al., JAMA 318 (2017), [doi:10.1001/jama.2017.14585](https://doi.org/10.1001/jama.2017.14585). The CAMELYON16 challenge.
-# - E. Raff, J. Holt, *Reproducibility in Multiple Instance Learning: A Case For Algorithmic Unit Tests*, NeurIPS 2023, [arXiv:2310.17867](https://arxiv.org/abs/2310.17867).
+# - M. Ilse, J. M. Tomczak, M. Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018,
+#   [arXiv:1802.04712](https://arxiv.org/abs/1802.04712).
+# - B. Ehteshami Bejnordi et al., JAMA 318 (2017), [doi:10.1001/jama.2017.14585](https://doi.org/10.1001/jama.2017.14585). The
+#   CAMELYON16 challenge.
+# - E. Raff, J. Holt, *Reproducibility in Multiple Instance Learning: A Case For Algorithmic Unit Tests*, NeurIPS 2023,
+#   [arXiv:2310.17867](https://arxiv.org/abs/2310.17867).
 # - S. Jain, B. C. Wallace, *Attention is not Explanation*, NAACL 2019, [arXiv:1902.10186](https://arxiv.org/abs/1902.10186).
-# - [torchmil](https://torchmil.readthedocs.io/), a library with many MIL models, and [TRIDENT](https://github.com/mahmoodlab/TRIDENT), which computes features.
-# - The [whole course](https://github.com/mil-tutorial/mil-tutorial): slides and labels, bags, ABMIL, training, evaluation, localization, with exercises.
+# - [torchmil](https://torchmil.readthedocs.io/), a library with many MIL models, and
+#   [TRIDENT](https://github.com/mahmoodlab/TRIDENT), which computes features.
+# - The [whole course](https://github.com/mil-tutorial/mil-tutorial): slides and labels, bags, ABMIL, training, evaluation,
+#   localization, with exercises.
 
 # %% tags=["result"]
 print(f"Key result: test AUC {metrics['auc']}, validation loss {best_loss:.3f} at epoch {best_epoch + 1}")

@@ -136,6 +136,27 @@ def test_bags_that_fit_are_read_once_and_others_each_time(tree, monkeypatch):
     assert dataset_of(tree, load_at_init=True).reads_files is False
 
 
+def test_all_datasets_share_one_room_and_give_it_back(tree, monkeypatch):
+    first = dataset_of(tree, bag_keys=["X", "Y"])
+    size = first[0]["X"].nbytes
+    monkeypatch.setattr("mil_tutorial.bags.memory.FEATURES", size + first[1]["X"].nbytes + 64)
+    del first
+    one, two = (dataset_of(tree, bag_keys=["X", "Y"]) for _ in range(2))
+    assert not one._features.bytes and not two._features.bytes
+    _ = one[0], one[1], two[0]
+    assert one._features.bytes and not two._features.bytes, "the room is full"
+    del one
+    _ = two[0]
+    assert two._features.bytes, "what a dataset held is free when it is gone"
+
+
+def test_a_dataset_without_memory_reads_each_time(tree):
+    whole = dataset_of(tree, bag_keys=["X", "Y"])
+    other = whole.without_memory()
+    assert torch.equal(other[0]["X"], whole[0]["X"])
+    assert other._features.bytes == 0 < whole._features.bytes
+
+
 def test_workers_of_a_loader_keep_no_features_of_their_own(tree):
     whole = dataset_of(tree, bag_keys=["X", "Y"])
     loader = torch.utils.data.DataLoader(whole, num_workers=1, collate_fn=lambda bags: whole._features.bytes)

@@ -87,3 +87,22 @@ def test_what_cannot_be_kept_is_refused(tree):
     for device in ("gpu", "cuda:99", 7.5):
         with pytest.raises(ParameterError, match=r"^device: found .* expected a device that PyTorch can use here"):
             bags_in_memory(bags, device, progress=False)
+
+
+def test_a_part_of_the_patches_is_spread_over_the_bag(tree):
+    dataset = TridentWSIDataset(
+        tree / RUN, tree / "wsi_labels.csv", "efficientnet_lite0", bag_keys=["X", "Y", "y_inst", "coords"]
+    )
+    some, all_ = bags_in_memory(dataset, patches=3, progress=False), bags_in_memory(dataset, progress=False)
+    for part, whole in zip(some, all_, strict=True):
+        n = len(whole["X"])
+        rows = [0, n // 3, 2 * n // 3] if n > 3 else range(n)
+        for key in ("X", "y_inst", "coords"):
+            assert torch.equal(part[key], whole[key][list(rows)])
+        assert part["Y"] == whole["Y"]
+
+
+def test_a_part_of_the_patches_has_no_adjacency(tree):
+    dataset = TridentWSIDataset(tree / RUN, tree / "wsi_labels.csv", "efficientnet_lite0", bag_keys=["X", "adj"])
+    with pytest.raises(ParameterError, match=r"patches: .* expected None for bags with 'adj'"):
+        bags_in_memory(dataset, patches=2, progress=False)

@@ -101,3 +101,5 @@ def test_bad_values_are_counted(dtype):
 
 def test_large_values_are_not_bad():
     assert count_bad(np.full((10, 3), 1e30, np.float32)) == 0, "their squares are infinite, they are not"
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    assert count_bad(every) == np.count_nonzero(~np.isfinite(every)) == 2048, "of all that 16 bits can say"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mil_tutorial import ParameterError, merge_patches, write_geojson
+from mil_tutorial.localization.geojson import read_geojson
 
 # The first two overlap, the third touches them.
 COORDS = np.array([[0, 0], [512, 0], [0, 1024], [5000, 5000], [9000, 9000]])
@@ -104,3 +105,13 @@ def test_bad_regions_are_refused(changed, message):
     given = {"coords": COORDS, "patch_size_level0": 1024, "score": SCORES, "threshold": 0.5} | changed
     with pytest.raises(ParameterError, match=f"^{message}"):
         merge_patches(**given)
+
+
+def test_what_is_written_is_read_again_without_the_regions(tmp_path):
+    for labels in (None, [1, 0, -1, 1, 0]):
+        values = {"score": SCORES, "raw": -SCORES}
+        write_geojson(tmp_path / "a.geojson", COORDS, 1024, values, labels=labels, regions=("score", 0.5))
+        coords, side, read, known = read_geojson(tmp_path / "a.geojson")
+        assert np.array_equal(coords, COORDS) and side == 1024 and list(read) == ["score", "raw"]
+        assert all(np.array_equal(read[name], values[name]) for name in values)
+        assert known is None if labels is None else known.tolist() == labels

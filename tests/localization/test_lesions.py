@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from imagecodecs import lzw_encode
+from remote.philips import TILE, draw_mask, tiles_of, write_mask, write_mask_levels
 
 from mil_tutorial import (
     Annotation,
+    DataError,
     Lesions,
     ParameterError,
     lesions_from_mask,
@@ -40,6 +43,35 @@ def test_the_lesion_at_a_place():
 def test_lesions_from_a_mask_file(data, tumor_slide):
     assert lesions_from_mask(data.mask_path(tumor_slide)).count >= 1
     assert lesions_from_mask(data.mask_path("normal_002")) is None
+
+
+def padded(values):
+    """Up to whole tiles."""
+    return np.pad(values, [(0, -side % TILE) for side in values.shape])
+
+
+@pytest.mark.parametrize("first_is_padded", [False, True])
+def test_levels_padded_to_whole_tiles_move_no_lesion(tmp_path, first_is_padded):
+    full = draw_mask(5000, 4200)
+    write_mask(tmp_path / "plain.tif", full, levels=6)
+    levels = [full[:: 2**k, :: 2**k] for k in range(6)]
+    stored = [padded(level) if k or first_is_padded else level for k, level in enumerate(levels)]
+    tiles = [[lzw_encode(np.ascontiguousarray(t)) for t in tiles_of(padded(level))] for level in stored]
+    write_mask_levels(tmp_path / "padded.tif", [level.shape for level in stored], tiles, 0.2431)
+    plain, other = (lesions_from_mask(tmp_path / f"{name}.tif", size=(5000, 4200)) for name in ("plain", "padded"))
+    assert plain.count == other.count == 1 and np.array_equal(plain.labels, other.labels)
+    assert other.at(2500, 2100) == 1
+
+
+def test_a_mask_of_half_the_slides_size(tmp_path):
+    full = draw_mask(8192, 6144)
+    write_mask(tmp_path / "whole.tif", full, levels=6)
+    write_mask(tmp_path / "half.tif", np.ascontiguousarray(full[::2, ::2]))
+    whole = lesions_from_mask(tmp_path / "whole.tif")
+    half = lesions_from_mask(tmp_path / "half.tif", size=(8192, 6144))
+    assert np.array_equal(whole.labels, half.labels)
+    with pytest.raises(DataError, match="is 8192 x 6144 pixels, its slide is 9000 x 6144"):
+        lesions_from_mask(tmp_path / "whole.tif", size=(9000, 6144))
 
 
 def test_lesions_from_polygons_are_those_of_the_mask(data, tumor_slide):

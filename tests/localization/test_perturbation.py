@@ -32,6 +32,44 @@ def test_they_are_what_they_say(kind, X):
     assert all(v.dtype == np.float64 and v.shape == (7,) for v in scores.values())
 
 
+def removed(model, X):
+    """Leave one out by its definition: one patch after the other is taken away."""
+    with torch.inference_mode():
+        rest = [model(torch.cat([X[:i], X[i + 1 :]])[None]) for i in range(len(X))]
+        return (model(X[None]) - torch.cat(rest)).numpy()
+
+
+@pytest.mark.parametrize("scale", [1, 5, 40])
+@pytest.mark.parametrize(
+    "options", [{}, {"gated": True}, {"feat_ext": torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.ReLU())}]
+)
+def test_the_short_way_to_leave_one_out_is_the_long_one(options, scale):
+    """Also where one patch has nearly all attention: without it, the answer is another one."""
+    model = made(ABMIL, **options)
+    with torch.no_grad():
+        model.att_w.weight *= scale
+    X = torch.from_numpy(np.random.default_rng(2).normal(size=(50, 5)).astype(np.float32))
+    assert perturbation_scores(model, X)["leave one out"] == pytest.approx(removed(model, X), abs=1e-5)
+
+
+def test_a_model_that_changes_the_sum_is_asked(X):
+    """A subclass with another forward must not be taken for the sum that its parent is."""
+
+    class Largest(ABMIL):
+        def forward(self, X, mask=None, return_att=False):
+            return self.classifier(self.feat_ext(X)).squeeze(-1).max(1).values
+
+    model = made(Largest)
+    assert perturbation_scores(model, X)["leave one out"] == pytest.approx(removed(model, X), abs=1e-6)
+
+
+def test_a_bag_of_real_size_takes_one_pass_of_abmil():
+    model, calls = made(ABMIL), []
+    model.feat_ext.register_forward_hook(lambda *_: calls.append(1))
+    perturbation_scores(model, torch.rand(20_000, 5), steps=3)
+    assert len(calls) <= 6
+
+
 def test_of_a_mean_they_follow_from_its_weights(X):
     """The mean is linear: single patches are the classifier's logits, and integrated gradients are gradient x input."""
     model = made(MeanPool)

@@ -125,7 +125,7 @@ def write_philips(
         padded = _pad(level)
         stored.append((padded.shape[1], padded.shape[0]))
         tiles: list[bytes | None] = []
-        for tile in _tiles(padded):
+        for tile in tiles_of(padded):
             if leave_out and tile.min() == 255:
                 tiles.append(None)
                 continue
@@ -196,7 +196,7 @@ def write_mask(path: Path, mask: np.ndarray, *, mpp: float = 0.2431, levels: int
     """
     parts = [mask[:: 2**k, :: 2**k] for k in range(levels)]
     coded = [
-        (b"" if leave_out and not t.any() else imagecodecs.lzw_encode(t) for t in _tiles(_pad(part, 0)))
+        (b"" if leave_out and not t.any() else imagecodecs.lzw_encode(t) for t in tiles_of(_pad(part, 0)))
         for part in parts
     ]
     write_mask_levels(path, [part.shape for part in parts], coded, mpp)
@@ -244,7 +244,7 @@ def _halve(rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(rgb[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _tiles(rgb: np.ndarray) -> Iterator[np.ndarray]:
+def tiles_of(rgb: np.ndarray) -> Iterator[np.ndarray]:
     for y in range(0, rgb.shape[0], TILE):
         for x in range(0, rgb.shape[1], TILE):
             yield np.ascontiguousarray(rgb[y : y + TILE, x : x + TILE])

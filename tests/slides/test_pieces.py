@@ -5,9 +5,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from bokeh.models import GlyphRenderer
 from shapely import box, union_all
-from small import write_pyramid
+from small import page_data, write_pyramid
 
 from mil_tutorial import (
     Geometry,
@@ -20,9 +19,9 @@ from mil_tutorial import (
     merge_patches,
     pack,
     read_canvas,
+    view_heatmap,
 )
 from mil_tutorial.geometry import grid_cells, grid_places, grid_step
-from mil_tutorial.localization.viewer import build_view
 from mil_tutorial.trident import Patches, write_features, write_patches
 
 SIDE, SIZE, PX = 512, 5120, 32
@@ -121,7 +120,7 @@ def test_where_patches_overlap_the_later_one_is_seen(slide):
 
 @pytest.mark.slow
 @EVERY
-def test_scores_lie_on_the_right_tissue(coords, slide):
+def test_scores_lie_on_the_right_tissue(coords, slide, tmp_path):
     canvas, rows, columns = read_canvas(slide, coords, SIDE, PX)
     score = np.zeros(len(coords))
     score[-1] = 1
@@ -133,9 +132,9 @@ def test_scores_lie_on_the_right_tissue(coords, slide):
     low, high = (draw_scores(slide, coords, SIDE, s, 0, 1, longest=SIZE // 16, alpha=1) for s in (score * 0, score))
     y, x = np.nonzero((low != high).any(2))
     assert np.abs(np.array([x.min(), y.min()]) - coords[-1] / 16).max() <= 1
-    view = build_view(slide, coords, SIDE, {"score": score})
-    (squares,) = {r.data_source for r in view.select({"type": GlyphRenderer}) if "left" in r.data_source.data}
-    assert np.array_equal(np.stack([squares.data["left"], squares.data["top"]], 1), coords)
+    view_heatmap(slide, coords, SIDE, {"score": score}, html=tmp_path / "view.html")
+    shown = page_data(tmp_path / "view.html")
+    assert np.array_equal(np.stack([shown["x"], shown["y"]], 1), coords) and shown["side"] == SIDE
 
 
 @EVERY

@@ -12,6 +12,7 @@ from sources import made
 from mil_tutorial import DataError, open_data, read_record
 from mil_tutorial.commands.check import check_root
 from mil_tutorial.commands.main import main
+from mil_tutorial.sources.choice import Wanted
 from mil_tutorial.sources.fetch import fetch_camelyon16
 from mil_tutorial.trident import read_features, read_patch_labels, read_patches
 
@@ -225,7 +226,7 @@ def test_patches_beside_the_slide_are_refused(own_server, tmp_path):
     with h5py.File(own_server.folder / made.AEM, "r+") as file:
         file["tumor_091/coords"][5] = (made.WIDTH, 0)
     with pytest.raises(DataError, match=r"tumor_091 do not lie on it; it has 8192 x 6144 pixels"):
-        fetch_camelyon16(tmp_path / "r", names=["tumor_091"], progress=False)
+        fetch_camelyon16(tmp_path / "r", Wanted(names=["tumor_091"]), progress=False)
 
 
 def test_somebodys_folder_is_left_alone(server, tmp_path, capsys):
@@ -241,7 +242,7 @@ def test_another_process_is_at_work(server, tmp_path):
     from mil_tutorial.sources.fetch import alone
 
     with alone(tmp_path / "r"), pytest.raises(DataError, match="another process is fetching into this folder"):
-        fetch_camelyon16(tmp_path / "r", names=["tumor_091"])
+        fetch_camelyon16(tmp_path / "r", Wanted(names=["tumor_091"]))
 
 
 def test_a_new_version_of_the_file_voids_what_was_fetched_of_the_old(own_server, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from sources import made
 from mil_tutorial import DataError
 from mil_tutorial.commands.main import main
 from mil_tutorial.remote import answers
+from mil_tutorial.sources.choice import Wanted
 from mil_tutorial.sources.fetch import fetch_camelyon16
 
 NAMES = ["normal_004", "tumor_091", "test_001"]
@@ -36,7 +37,7 @@ def expected(published, tmp_path_factory):
     def fetch(server, names):
         root = tmp_path_factory.mktemp("expected") / "root"
         before = server.sent()
-        fetch_camelyon16(root, names=names, progress=False)
+        fetch_camelyon16(root, Wanted(names=names), progress=False)
         return made.tree(root), server.sent() - before
 
     return fetch
@@ -88,7 +89,7 @@ def test_a_busy_server_is_asked_again_when_it_says(own_server, expected, tmp_pat
     own_server.behaviour.refuse_path = where
     own_server.log.clear()
     start = time.monotonic()
-    fetch_camelyon16(tmp_path / "root", names=NAMES, progress=False)
+    fetch_camelyon16(tmp_path / "root", Wanted(names=NAMES), progress=False)
     assert time.monotonic() - start >= 1 and not own_server.behaviour.refuse
     assert made.tree(tmp_path / "root") == tree
     assert own_server.sent() <= size + 100
@@ -99,7 +100,7 @@ def test_bodies_that_are_cut(own_server, expected, tmp_path):
     tree, size = expected(own_server, NAMES)
     own_server.behaviour.cut_after, own_server.behaviour.cuts = 20_000, 12
     own_server.log.clear()
-    fetch_camelyon16(tmp_path / "root", names=NAMES, progress=False)
+    fetch_camelyon16(tmp_path / "root", Wanted(names=NAMES), progress=False)
     assert own_server.behaviour.cuts == 0 and made.tree(tmp_path / "root") == tree
     assert own_server.sent() <= 1.02 * size
 
@@ -108,7 +109,7 @@ def test_bodies_that_are_cut(own_server, expected, tmp_path):
 def test_signed_addresses_that_expire(own_server, expected, tmp_path):
     tree, _ = expected(own_server, NAMES)
     own_server.behaviour.signed_uses = 3
-    fetch_camelyon16(tmp_path / "root", names=NAMES, progress=False)
+    fetch_camelyon16(tmp_path / "root", Wanted(names=NAMES), progress=False)
     assert made.tree(tmp_path / "root") == tree
     assert sum(r.status == 403 for r in own_server.log) > 3
 
@@ -216,14 +217,14 @@ def test_too_small_a_disk_is_told_before(server, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**5, 10**5))
     with pytest.raises(DataError, match=r"needs \d\.\d MB, the disk has 100 KB left"):
-        fetch_camelyon16(tmp_path / "root", names=NAMES, progress=False)
+        fetch_camelyon16(tmp_path / "root", Wanted(names=NAMES), progress=False)
     assert server.sent(HUB) < 100_000
 
 
 def test_a_file_that_is_no_hdf5(own_server, tmp_path):
     (own_server.folder / made.AEM).write_bytes(b"version https://git-lfs.github.com/spec/v1\n" * 30)
     with pytest.raises(DataError, match=r"\.h5: cannot be read as HDF5"):
-        fetch_camelyon16(tmp_path / "root", names=NAMES, progress=False)
+        fetch_camelyon16(tmp_path / "root", Wanted(names=NAMES), progress=False)
 
 
 def test_stopped_in_the_middle_it_is_no_data_root_yet(own_server, tmp_path):
@@ -231,7 +232,7 @@ def test_stopped_in_the_middle_it_is_no_data_root_yet(own_server, tmp_path):
 
     (own_server.folder / "CAMELYON16/masks/tumor_091_mask.tif").unlink()
     with pytest.raises(DataError):
-        fetch_camelyon16(tmp_path / "root", names=["tumor_091"], progress=False)
+        fetch_camelyon16(tmp_path / "root", Wanted(names=["tumor_091"]), progress=False)
     with pytest.raises(DataError, match="began this data root and did not come to its end"):
         open_data(tmp_path / "root")
     assert Path(tmp_path / "root" / "CAMELYON16.json").is_file()

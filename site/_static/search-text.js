@@ -1,0 +1,11 @@
+// Search shows the beginning of a page; buttons and menus of the theme are not part of what a page says.
+document.addEventListener("DOMContentLoaded", () => {
+  if (typeof Search === "undefined") return;
+  const original = Search.htmlToText;
+  const foreign = ".bd-header-article, .bd-sidebar-secondary, .bd-footer, .prev-next-footer, dialog, button, #searchbox, .toctree-wrapper";
+  Search.htmlToText = (text, anchor) => {
+    const page = new DOMParser().parseFromString(text, "text/html");
+    page.querySelectorAll(foreign).forEach((part) => part.remove());
+    return original(page.documentElement.outerHTML, anchor);
+  };
+});

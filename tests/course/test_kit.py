@@ -1,0 +1,62 @@
+"""The teacher's kit: minutes add up, exercises exist, every Predict has an answer, questionnaires become forms."""
+
+import csv
+import difflib
+import re
+
+import make_workshop
+import pytest
+from deck import exercises
+
+KIT = make_workshop.ROOT / "site" / "workshop"
+NAMES = sorted(p.stem for p in exercises.NOTEBOOKS.glob("0*.ipynb"))
+
+
+def clock(text):
+    hours, minutes = text.split(":")
+    return 60 * int(hours) + int(minutes)
+
+
+def plans():
+    for part in (KIT / "plans.md").read_text(encoding="utf-8").split("\n## ")[1:]:
+        rows = [[c.strip() for c in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("| ")]
+        yield part.splitlines()[0], [row for row in rows if ":" in row[0]]
+
+
+def test_minutes_of_every_plan_add_up():
+    found = {}
+    for title, rows in plans():
+        for row, following in zip(rows, rows[1:], strict=False):
+            assert clock(row[0]) + int(row[1]) == clock(following[0]), f"{title}, {row[0]}"
+        found[title.split(":")[0]] = clock(rows[-1][0]) + int(rows[-1][1]) - clock(rows[0][0])
+    assert found == {"45 minutes": 45, "90 minutes": 90, "180 minutes": 180, "One day": 480}
+
+
+def test_exercises_of_the_plans_exist():
+    there = {f"{int(n[:2])}.{i + 1}" for n in NAMES for i in range(len(exercises.exercises(n)))}
+    for title, rows in plans():
+        named = {e for row in rows for e in re.findall(r"\d\.\d", row[3])}
+        assert named <= there, title
+    assert any(there <= {e for row in rows for e in re.findall(r"\d\.\d", row[3])} for _, rows in plans())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_predict_has_an_answer(name):
+    page = (KIT / "predict.md").read_text(encoding="utf-8")
+    part = page.split(f"## Notebook {int(name[:2])}\n", 1)
+    answered = re.findall(r"(?m)^> (.+)$", part[1].split("\n## ")[0]) if len(part) == 2 else []
+    words = "\n".join(c.source for c in exercises.cells_of(name) if c.cell_type == "markdown")
+    for question in re.findall(r"\*\*Predict:\*\*\s*(.+)", words):
+        assert difflib.get_close_matches(question, answered, 1, 0.7), f"predict.md answers not: {question}"
+
+
+def test_questionnaires_become_forms(tmp_path):
+    make_workshop.write_kit(tmp_path)
+    with (tmp_path / "questions-before.csv").open(encoding="utf-8", newline="") as file:
+        before = list(csv.DictReader(file))
+    with (tmp_path / "questions-after.csv").open(encoding="utf-8", newline="") as file:
+        after = list(csv.DictReader(file))
+    assert [row["number"] for row in before] == [str(i) for i in range(1, len(before) + 1)] and len(after) == 9
+    same = {row["question"] for row in before} & {row["question"] for row in after}
+    assert len(same) == 5, "the word, and four questions that show what was learnt"
+    assert all(len(row["choices"].split(";")) >= 3 for row in before + after if row["kind"] == "choice")
