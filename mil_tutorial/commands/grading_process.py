@@ -42,7 +42,6 @@ def main() -> int:
     if guarded:  # before anything starts a thread: these two walls stand around the thread that builds them
         walls += ["no network"] * sandbox.leave_network()
         walls += ["no other files"] * sandbox.lock_files(folder, readable)
-    import matplotlib.pyplot
 
     import mil_tutorial.bags.dataset
     import mil_tutorial.slides.plots  # noqa: F401 (slow to load, so not in an answer's time)
