@@ -67,6 +67,7 @@ class _Process:
         words = texts("common")["grade"]
         job = {
             "token": self.token,
+            "parent": os.getpid(),
             "folder": str(folder),
             "guarded": guarded,
             "notebook": returned.notebook,

@@ -276,7 +276,7 @@ def test_the_learners_code_sees_none_of_the_teachers_variables(monkeypatch, tmp_
     assert "MY_TOKEN" not in found and found["HOME"] == str(tmp_path) and found["MIL_TUTORIAL_PROGRESS"] == "off"
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_an_answer_that_ends_its_process_does_not_cost_the_others(tmp_path):
     bad = GOOD | {"patches_above": ABOVE.replace("return", "import os; os._exit(3); return")}
     cells = returned.read_cells(notebook(bad).encode())
@@ -284,6 +284,29 @@ def test_an_answer_that_ends_its_process_does_not_cost_the_others(tmp_path):
     found = grading.run_returned(one, grading.Limits(10))
     assert found.verdicts["1.choose_level"] == RIGHT
     assert "ended before the check was done (exit code 3)" in found.verdicts["1.patches_above"]
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_nothing_is_left_when_the_grader_is_killed(tmp_path):
+    """An answer that sleeps for ever ends with the process that started it."""
+    import psutil
+
+    code = (
+        "from mil_tutorial.commands.grading import *\nfrom mil_tutorial.commands.returned import *\n"
+        "answer = 'import time\\ntime.sleep(10**6)'\ntask = Task('1.patches_above', '', answer)\n"
+        "run_returned(Returned('a', 'b', 1, [task]), Limits(10**5))"
+    )
+    grader = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    deadline, started = time.monotonic() + 120, []
+    while not started and time.monotonic() < deadline:
+        time.sleep(0.2)
+        started = psutil.Process(grader.pid).children()
+    assert started
+    time.sleep(20)  # until the answer sleeps
+    grader.kill()
+    grader.wait()
+    assert not psutil.wait_procs(started, timeout=60)[1]
 
 
 # All of it
