@@ -50,6 +50,7 @@ def test_every_module_is_in_a_known_room(house):
     assert [r for r in plan.ROOMS if r not in house.rooms()] == [], "ROOMS names a room that is gone"
 
 
+@pytest.mark.slow
 def test_rooms_import_only_from_rooms_below(house):
     assert house.upward() == []
 
@@ -137,6 +138,7 @@ def test_no_module_is_longer_than_300_lines(house):
     assert {m.name: m.lines for m in house.modules.values() if m.lines > 300} == {}
 
 
+@pytest.mark.slow
 def test_no_function_is_longer_than_60_lines(house):
     """Without its docstring; the options of a command are a list."""
     assert {str(f): f.lines for f in house.functions() if f.lines > 60 and not plan.is_table(f)} == {}
@@ -193,6 +195,7 @@ def changes_environment(module):
     return assigned or any(changed.match(name) for name in calls(module))
 
 
+@pytest.mark.slow
 def test_only_the_command_changes_the_process(house):
     modules = house.modules.values()
     assert {m.name for m in modules if re.search(r"\bset_num_(interop_)?threads\b", m.text)} == set(SETS_THREADS)

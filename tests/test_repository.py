@@ -123,6 +123,7 @@ def check(repo, pins, command):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-500:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", STYLE, ids=" ".join)
 def test_style_and_spelling(repo, pins, command):
     check(repo, pins, command)

@@ -28,6 +28,7 @@ def made(n, shift=0.0):
     return out
 
 
+@pytest.mark.slow
 def test_slides_from_the_same_source_are_seldom_called_unlike():
     training = made(60)
     held, (center, axes) = held_out_distances(training), fit_axes(training)
@@ -36,6 +37,7 @@ def test_slides_from_the_same_source_are_seldom_called_unlike():
     assert new.count("unlike") + new.count("unusual") <= 400 * 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [1.0, -1.0])
 def test_slides_that_are_shifted_off_the_axes_are_unlike(shift):
     training, off = made(60), rng.normal(size=40)
@@ -60,6 +62,7 @@ def test_false_alarms_of_few_slides_are_told_as_they_are():
     assert false_alarms(9) == pytest.approx(0.3) and false_alarms(1000) == pytest.approx(0.02)
 
 
+@pytest.mark.slow
 def test_synthetic_training_slides(data, tmp_path):
     train = data.bags("train")
     part = train.subset(range(30)), train.subset(range(30, 38))

@@ -30,6 +30,7 @@ def test_a_bag_has_the_contract_s_keys_shapes_and_types(tree):
     assert bag["coords"].min(0).values.tolist() == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"dist_thr": 1.0}, {"adj_with_dist": True}, {"norm_adj": False}])
 def test_torchmil_reads_the_same(tree, more):
     torchmil = pytest.importorskip("torchmil.datasets")

@@ -59,6 +59,7 @@ def test_the_type_stays_as_found(tree, dtype):
     assert np.load(store.folder / "features.npy", mmap_mode="r").dtype == dtype, "plain NumPy reads it"
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_noticed(tree):
     pack(tree / RUN, ENCODER, progress=False)
     path = tree / RUN / f"features_{ENCODER}" / "normal_001.h5"

@@ -169,6 +169,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 def test_a_good_tree_passes(root):
     report = check_root(root, progress=False)
     assert not report.spoiled, report.findings
@@ -176,6 +177,7 @@ def test_a_good_tree_passes(root):
     assert main(["check", str(root)]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_is_named(root, fault, capsys):
     make, message = FAULTS[fault]

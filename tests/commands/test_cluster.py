@@ -263,6 +263,7 @@ def test_a_parameter_that_a_worker_refuses_comes_back_as_a_message(own_process):
     assert results == {} and errors == {"a": "size: found 3, expected less."}
 
 
+@pytest.mark.slow
 def test_what_a_worker_makes_again_is_told_here(own_process, tmp_path, monkeypatch, capsys):
     class Mean(torch.nn.Module):
         def forward(self, x):

@@ -55,6 +55,7 @@ def test_the_module_is_the_program():
     assert done.stdout.strip() == __version__
 
 
+@pytest.mark.slow
 def test_train_evaluate_localize(tmp_path, capsys, data):
     checkpoint = tmp_path / "model.pt"
     assert run("train", "--epochs", 2, "--out", checkpoint) == 0

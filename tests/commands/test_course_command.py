@@ -42,6 +42,7 @@ def test_the_notebooks_of_the_checkout_are_found(repo):
     assert course.notebook_folder() == repo / "notebooks"
 
 
+@pytest.mark.slow
 def test_kernels_get_the_data_root_and_this_process_keeps_its_environment(notebooks, tree, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     before = dict(os.environ)
@@ -52,6 +53,7 @@ def test_kernels_get_the_data_root_and_this_process_keeps_its_environment(notebo
     assert [c.source for c in copy.cells] == ["# Title", CODE] and not (tmp_path / "out" / "course.json").exists()
 
 
+@pytest.mark.slow
 def test_the_memory_is_the_notebooks_own(notebooks, tmp_path):
     program = (
         "import sys; from pathlib import Path; from mil_tutorial.commands.course import run_notebook;"

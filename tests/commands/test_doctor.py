@@ -100,6 +100,7 @@ def test_a_full_disk_and_a_full_memory(monkeypatch, free, note):
     assert refused(checks.check_memory).only_note is (free >= checks.MEMORY[0])
 
 
+@pytest.mark.slow
 def test_features_that_are_damaged_or_gone(monkeypatch, tmp_path):
     shutil.copytree(fixture_root(), tmp_path / "root", ignore=shutil.ignore_patterns("*.tif", "*.xml"))
     monkeypatch.setattr("mil_tutorial.fixture.tree.fixture_root", lambda: tmp_path / "root")

@@ -47,6 +47,7 @@ def test_a_folder_of_masks(tree, tmp_path):
         assert np.array_equal(read_patch_labels(save / f"{name}.h5"), shipped)
 
 
+@pytest.mark.slow
 def test_a_folder_of_annotations(tree, tmp_path, annotated, capsys):
     assert main([*annotated, "--partly_annotated", "camelyon16", "tumor_002"]) == 0
     for name, unknown in (("tumor_001", 0), ("tumor_002", -1)):
@@ -57,6 +58,7 @@ def test_a_folder_of_annotations(tree, tmp_path, annotated, capsys):
     assert "asked_threshold" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options,message",
     [

@@ -142,6 +142,7 @@ def test_the_recipe_is_the_one_that_notebook_4_writes_by_hand(repo):
     assert BATCH_SIZE == 4  # make_loader's default
 
 
+@pytest.mark.slow
 def test_test_slides_that_were_trained_on_are_named(tmp_path, capsys, tree):
     out = tmp_path / "a.pt"
     rows = pd.read_csv(tree / "train.csv")

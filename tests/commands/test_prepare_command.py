@@ -45,6 +45,7 @@ def remembered(wsi):
     return {p.name.removesuffix("_patches.h5"): trident.read_how(p, ["mpp"])["mpp"] for p in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_a_bad_slide_does_not_stop_the_others(tmp_path, wsi):
     (wsi / "text.tif").write_text("no slide")
     (wsi / "silent.tif").unlink()
@@ -60,6 +61,7 @@ def test_a_bad_slide_does_not_stop_the_others(tmp_path, wsi):
     assert (wsi / "a.tif").read_bytes() == pixels
 
 
+@pytest.mark.slow
 def test_mpp_is_for_the_slides_that_do_not_say_it_and_that_is_told_once(wsi, capsys):
     assert run(wsi, "--mpp", 1.0) == 2, "silent.tif is then 10x"
     output = capsys.readouterr()
@@ -115,6 +117,7 @@ def test_many_slides_that_fail_alike_are_one_message(wsi, capsys):
     assert "0 of 3 slides are done" in error
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_made_again_and_one_line_says_so(wsi, capsys):
     (wsi / "silent.tif").unlink()
     assert run(wsi) == 0

@@ -45,6 +45,7 @@ def test_few_items_are_done_here():
     assert process_map(square, [], what="Squaring", progress=False) == []
 
 
+@pytest.mark.slow
 def test_an_error_gives_up_what_waits(tmp_path):
     jobs = [(n, tmp_path) for n in range(200)]
     with pytest.raises(DataError, match="number 0 is wrong"):
@@ -52,6 +53,7 @@ def test_an_error_gives_up_what_waits(tmp_path):
     assert len(list(tmp_path.iterdir())) < 100
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_an_error_that_says_what_to_do():
     with pytest.raises(DataError, match="Dying: a worker process was killed, perhaps because the memory was full"):
         process_map(die, range(4), what="Dying", workers=2, progress=False)

@@ -36,6 +36,7 @@ def run(*arguments):
     return main([str(a) for a in arguments])
 
 
+@pytest.mark.slow
 def test_repeated_training_refuses_results_of_other_inputs(root, tmp_path, capsys):
     command = ["repeat", "--data", root, "--folds", 5, "--seeds", 0, "--epochs", 1]
     command += ["--models", "max pooling", "--out", tmp_path / "out"]
@@ -45,6 +46,7 @@ def test_repeated_training_refuses_results_of_other_inputs(root, tmp_path, capsy
     assert "fold0.json: was made with inputs" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resumed_training_never_takes_weights_of_other_inputs(root, tmp_path, capsys):
     steps = tmp_path / "steps"
     command = ["train", "--data", root, "--epochs", 2, "--out", tmp_path / "a.pt", "--checkpoint", steps]
@@ -59,6 +61,7 @@ def test_resumed_training_never_takes_weights_of_other_inputs(root, tmp_path, ca
     assert "holds another model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_input_replaced_meanwhile_leaves_no_checkpoint(root, tmp_path, capsys, monkeypatch):
     from mil_tutorial.commands import train
 
@@ -75,6 +78,7 @@ def test_an_input_replaced_meanwhile_leaves_no_checkpoint(root, tmp_path, capsys
     assert not (tmp_path / "a.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_record_of_another_checkpoint_is_not_taken_for_this_one_s(root, tmp_path):
     for seed in (0, 1):
         assert run("train", "--data", root, "--epochs", 1, "--seed", seed, "--out", tmp_path / f"{seed}.pt") == 0

@@ -95,6 +95,7 @@ def served(read=None, page="<p>the page</p>", idle=60.0):
     assert not thread.is_alive()
 
 
+@pytest.mark.slow
 def test_it_refuses_what_is_not_this_slides(capfd):
     with served() as (server, address):
         token = address.path.strip("/")
@@ -145,6 +146,7 @@ def test_it_refuses_what_is_not_this_slides(capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_two_hundred_at_once_are_served_or_refused(capfd):
     def slow(key):
         time.sleep(0.002)
@@ -159,6 +161,7 @@ def test_two_hundred_at_once_are_served_or_refused(capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_who_asks_wrongly_does_not_keep_it_alive():
     with served(idle=0.4) as (_, address):
         answers, end = [], time.monotonic() + 20
@@ -170,6 +173,7 @@ def test_who_asks_wrongly_does_not_keep_it_alive():
         assert set(answers) == {403} and time.monotonic() < end
 
 
+@pytest.mark.slow
 def test_damage_is_said_in_one_line_and_the_next_tile_comes(capfd):
     def read(key):
         if key == (1, 0, 0):
@@ -183,6 +187,7 @@ def test_damage_is_said_in_one_line_and_the_next_tile_comes(capfd):
     assert err == "mil-tutorial view: slide.tif: is damaged. Copy it again.\n"
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_said():
     with served() as (server, _), pytest.raises(ParameterError, match=r"^port: found \d+, expected a free port"):
         SlideServer("", server.plan, server.tile, server.server_port)

@@ -75,6 +75,7 @@ def defined(exercise, tag, names):
     raise AssertionError(f"{path.name} has no cell tagged {tag} that defines {exercise.writes}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ALL)
 def test_the_notebooks_solution_is_right_and_its_stub_is_told_what_is_missing(key):
     exercise, names = ALL[key], dict(context(key))

@@ -146,6 +146,7 @@ def test_the_answers_come_from_the_learner_and_everything_else_from_the_course()
     assert "show_images(" not in task.context and "plt." not in task.context
 
 
+@pytest.mark.slow
 def test_stubs_solutions_and_copies_are_told_apart():
     def copies(found):
         found.cells.append(nbformat.v4.new_code_cell("def patches_above(f, t):\n    return 99"))

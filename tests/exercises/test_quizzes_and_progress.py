@@ -107,6 +107,7 @@ def test_letters_that_do_not_fit_are_explained(file, capsys):
 # Progress
 
 
+@pytest.mark.slow
 def test_checks_are_remembered_across_kernels_and_what_was_right_stays_right(file, capsys):
     notebook_1.patches_above(lambda fraction, threshold: None)
     notebook_1.patches_above(good)

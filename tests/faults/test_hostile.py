@@ -144,6 +144,7 @@ def test_a_packed_store_with_pickled_arrays_is_refused(tmp_path):
     assert not (tmp_path / "opened").exists()
 
 
+@pytest.mark.slow
 def test_names_with_markup_are_text_in_reports(tree, tmp_path):
     import pandas as pd
 

@@ -58,6 +58,7 @@ def test_verifying_a_slide_of_the_fixture(several_threads, data, tumor_slide):
     assert state() == before
 
 
+@pytest.mark.slow
 def test_drawing_the_figure_of_a_report():
     import matplotlib
     import matplotlib.pyplot as plt

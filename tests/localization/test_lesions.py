@@ -50,6 +50,7 @@ def padded(values):
     return np.pad(values, [(0, -side % TILE) for side in values.shape])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_is_padded", [False, True])
 def test_levels_padded_to_whole_tiles_move_no_lesion(tmp_path, first_is_padded):
     full = draw_mask(5000, 4200)
@@ -63,6 +64,7 @@ def test_levels_padded_to_whole_tiles_move_no_lesion(tmp_path, first_is_padded):
     assert other.at(2500, 2100) == 1
 
 
+@pytest.mark.slow
 def test_a_mask_of_half_the_slides_size(tmp_path):
     full = draw_mask(8192, 6144)
     write_mask(tmp_path / "whole.tif", full, levels=6)

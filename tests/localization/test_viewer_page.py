@@ -31,6 +31,7 @@ def slide(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_network_and_shows_names_as_text(tmp_path, slide):
     page = tmp_path / "view.html"
     title = "</title><script>alert(1)</script> ä {data}"
@@ -42,6 +43,7 @@ def test_the_page_needs_no_network_and_shows_names_as_text(tmp_path, slide):
     assert list(page_data(page)["scores"]) == list(scores) and list(tmp_path.iterdir()) == [page]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one_file", [True, False])
 def test_every_patch_is_there_at_every_level_and_glass_is_not(tmp_path, slide, one_file):
     page, coords = tmp_path / "a #1 ä.html", np.array([[0, 0], [700, 300], [2700, 1900]])  # the last one is cut

@@ -82,12 +82,14 @@ def test_a_bad_line_gives_the_right_pixels(server, right, fault):
     assert is_right(server, right) and len(server.log) == asked
 
 
+@pytest.mark.slow
 def test_a_server_without_ranges_is_one_clear_error(server):
     server.behaviour.ignore_range = True
     with pytest.raises(DataError, match=r"slide\.tif: the server sends this file only as a whole"):
         canvas(f"{server.address}/slide.tif")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [404, 403])
 def test_a_missing_slide(server, status):
     server.behaviour.denied = status
@@ -95,6 +97,7 @@ def test_a_missing_slide(server, status):
         open_slide(f"{server.address}/other.tif")
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_in_the_middle(server):
     """The error is the line's, and does not say that the slide is damaged."""
     with open_slide(f"{server.address}/slide.tif") as slide:
@@ -135,6 +138,7 @@ def test_a_slide_that_changes_there(server, tmp_path):
         read_canvas(slide, COORDS, 512, 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["is a file", "no folder", "full", "locked", "little room"])
 def test_a_cache_that_cannot_be_written_is_told_and_stops_nothing(server, right, tmp_path, monkeypatch, cache, how):
     held = None
@@ -166,6 +170,7 @@ def test_a_cache_that_cannot_be_written_is_told_and_stops_nothing(server, right,
         held.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["every part", "whole file", "middle", "cut", "head"])
 def test_a_damaged_cache_is_noticed_and_read_again(server, right, cache, how):
     assert is_right(server, right)

@@ -115,6 +115,7 @@ def test_any_rectangle_is_openslides(server, folder):
             assert np.abs(pair[0] - pair[1]).mean() <= 2, (level, corner, size)
 
 
+@pytest.mark.slow
 def test_mpp_is_the_slides_and_not_the_macro_pictures(server):
     with open_slide(far(server)) as slide:
         assert slide_mpp(slide, far(server)) == pytest.approx(MPP)
@@ -162,6 +163,7 @@ def test_a_second_time_needs_no_server(server, folder):
         open_slide(f"{server.address}/other.tif")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["slide_mask.tif", "sparse_mask.tif"])
 def test_labels_are_identical(server, folder, tmp_path, name):
     coords, side = island()
@@ -218,6 +220,7 @@ class Mean(torch.nn.Module):
         return x.mean((2, 3))
 
 
+@pytest.mark.slow
 def test_prepare_slide_gives_the_same_files(server, folder, tmp_path):
     encoder = PatchEncoder("mean", 64, 3, Mean(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     options = PrepareOptions(mag=20, patch_size=256)

@@ -85,6 +85,7 @@ def test_signed_addresses_are_renewed(server, content):
     assert len(redirects) == 4  # one for two reads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_a_busy_server_is_asked_again(server, content, status):
     server.behaviour.refuse = [(status, {"Retry-After": "0.2"}), (status, {})]
@@ -105,6 +106,7 @@ def test_after_a_cut_only_the_rest_is_asked_for(server, content):
     assert server.sent() < 1_700_000
 
 
+@pytest.mark.slow
 def test_a_line_that_is_always_cut_ends(server):
     server.behaviour.cut_after, server.behaviour.cuts = 0, 10_000
     with pytest.raises(DataError, match="cannot be reached"):
@@ -138,6 +140,7 @@ def test_what_cannot_be_read_is_one_clear_error(server, tmp_path):
     assert time.perf_counter() - begun < 0.5
 
 
+@pytest.mark.slow
 def test_a_server_that_says_nothing_is_not_waited_for(server, monkeypatch):
     monkeypatch.setattr(answers, "READ_TIMEOUT", 0.2)
     monkeypatch.setattr(answers, "TRIES", 2)

@@ -50,6 +50,7 @@ def test_polygons_are_filled_as_in_one_large_image():
     assert np.abs(difference).max() < 700  # OpenCV rounds long edges otherwise where the image cuts them
 
 
+@pytest.mark.slow
 def test_a_real_annotation(real):
     annotation = read_asap_xml(real / "test_040.xml")
     assert (len(annotation.tumor), len(annotation.holes)) == (34, 44)
@@ -61,6 +62,7 @@ def test_a_real_annotation(real):
     assert area(annotation.holes) == pytest.approx(11_241_440, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_real_annotation_covers_its_area(real):
     annotation = read_asap_xml(real / "test_040.xml")
     low, high = (f([f(p, axis=0) for p in annotation.tumor], axis=0).astype(int) for f in (np.min, np.max))

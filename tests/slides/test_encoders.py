@@ -17,6 +17,7 @@ def encoder():
     return load_encoder()
 
 
+@pytest.mark.slow
 def test_folding_batch_norm_changes_nothing(encoder):
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     plain = PatchEncoder("plain", 224, 1280, Lite0().eval(), encoder.mean, encoder.std)

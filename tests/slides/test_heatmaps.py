@@ -46,6 +46,7 @@ def test_a_heatmap_names_what_does_not_fit(parameter, value):
         draw_heatmap(**(given | {parameter: value}))
 
 
+@pytest.mark.slow
 def test_scores_are_drawn_where_the_patches_are(data, tumor_slide):
     patches = read_patches(data.trident_dir / "patches" / f"{tumor_slide}_patches.h5")
     side, path, n = patches.geometry.patch_size_level0, data.slide_path(tumor_slide), len(patches.coords)

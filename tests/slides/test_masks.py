@@ -30,6 +30,7 @@ def test_equal_to_counting_every_pixel(data, tumor_slide):
     assert labels.label.dtype == np.int8 and np.array_equal(labels.label, (labels.fraction > 0.5).astype(np.int8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["adobe_deflate", "lzw", "packbits", "zstd", None, "jpeg"])
 @pytest.mark.parametrize("side", [1, 100, 256, 700])
 def test_single_pixels_count_whatever_the_pyramid_says(tmp_path, compression, side):

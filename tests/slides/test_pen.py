@@ -97,6 +97,7 @@ def test_a_slide_all_of_ink_has_no_tissue():
     assert not segment_tissue(np.full((50, 50, 3), (20, 90, 40), np.uint8)).any()
 
 
+@pytest.mark.slow
 def test_real_tissue_with_pen(real):
     with open_slide(real / "cmu-1-small-region.svs") as slide:
         clean = read_overview(slide, 4 / 0.499)
@@ -128,6 +129,7 @@ def marked(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_patches_leave_the_pen_out(marked):
     path = marked / "slides" / "a.tif"
     with open_slide(path) as slide:

@@ -88,6 +88,7 @@ def test_inside_a_piece_the_neighbours_are_those_of_its_own_grid():
     assert torch.equal(every[:12, :12], own) and own.sum(1).max() == 8
 
 
+@pytest.mark.slow
 @EVERY
 def test_the_canvas_shows_each_patch_at_its_place(coords, slide):
     canvas, rows, columns = read_canvas(slide, coords, SIDE, PX)

@@ -14,6 +14,7 @@ def slide(data, tumor_slide):
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_a_contact_sheet(slide):
     path, patches, side = slide
     figure = show_patches(path, patches.coords[:11], side, labels=[1] + [0] * 9 + [-1])

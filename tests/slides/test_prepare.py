@@ -131,6 +131,7 @@ def test_another_mpp_is_refused(prepared, encoder):
         again(prepared, encoder, mpp=0.45)
 
 
+@pytest.mark.slow
 def test_another_slide_of_this_name_is_refused(prepared, encoder):
     write_tissue_slide(prepared[0], turned=True)
     with pytest.raises(DataError, match=r"a_patches\.h5: was made from another slide of this name"):
@@ -140,6 +141,7 @@ def test_another_slide_of_this_name_is_refused(prepared, encoder):
         again(prepared, encoder)
 
 
+@pytest.mark.slow
 def test_a_file_made_otherwise_is_refused_even_if_it_is_damaged(prepared, encoder):
     """Nothing is overwritten that was asked for in another way."""
     flip(files(prepared[1])[1], "features", 5)
@@ -161,6 +163,7 @@ def flip(path, key, number):
     path.write_bytes(raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "key", "reason"),
     [

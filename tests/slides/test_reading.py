@@ -8,6 +8,7 @@ from mil_tutorial.slides.reading import opened, slide_mpp
 from mil_tutorial.trident import read_patches
 
 
+@pytest.mark.slow
 def test_canvas_is_what_level_0_shows(data, tumor_slide):
     patches = read_patches(data.trident_dir / "patches" / f"{tumor_slide}_patches.h5")
     side, coords = patches.geometry.patch_size_level0, patches.coords[::6]
@@ -62,6 +63,7 @@ def test_errors_name_the_file(tmp_path):
         slide_mpp(slide, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("magnification,overlap", [(20, 128), (15, 0), (12, 100), (10, 256), (40, 64)])
 def test_patches_with_overlap_lie_where_they_belong(data, tumor_slide, magnification, overlap):
     with open_slide(data.slide_path(tumor_slide)) as slide:

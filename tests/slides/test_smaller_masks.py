@@ -12,6 +12,7 @@ from mil_tutorial.trident import write_patches
 GEOMETRY = Geometry(256, 0, 20.0, 40.0, 8192, 6144, 512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1, 2, 4])
 def test_labels_are_those_of_the_mask_at_the_slides_size(tmp_path, factor):
     full = draw_mask(GEOMETRY.width, GEOMETRY.height)
@@ -33,6 +34,7 @@ def test_labels_are_those_of_the_mask_at_the_slides_size(tmp_path, factor):
     assert labels.label.sum() > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size,factor", [((8192, 6144), 1), ((4096, 3072), 2), ((1024, 768), 8), ((2731, 2048), 0), ((4096, 6144), 0)]
 )

@@ -36,6 +36,7 @@ def root(published, tmp_path_factory):
         return root, list(server.log), server.address
 
 
+@pytest.mark.slow
 def test_bags_are_those_that_were_published(root):
     data = open_data(root[0])
     assert data.trident_dir.name == "20x_256px_0px_overlap" and data.encoders == ["vits"] and not data.synthetic
@@ -71,6 +72,7 @@ def test_patch_labels_are_counted_from_the_masks(root):
             assert labels.sum() > 3
 
 
+@pytest.mark.slow
 def test_reference_and_check(root):
     reference = open_data(root[0]).reference.set_index("wsi_name")
     assert reference.loc["tumor_091", "scanner"] == "Hamamatsu" and reference.loc["test_003", "lesion_size"] == "none"
@@ -108,6 +110,7 @@ def test_the_record(root):
     assert {"wsi_labels.csv", "train.csv", "test.csv", "reference.csv"} < set(record["results"])
 
 
+@pytest.mark.slow
 def test_it_says_first_what_comes_and_on_which_terms(server, tmp_path, capsys):
     assert get(tmp_path / "r", "--names", "tumor_091", "normal_004") == 0
     text = capsys.readouterr().out
@@ -124,6 +127,7 @@ def test_it_says_first_what_comes_and_on_which_terms(server, tmp_path, capsys):
     assert "of 1 tumour slides" in text and str(tmp_path / "r") in text
 
 
+@pytest.mark.slow
 def test_again_asks_for_nothing_and_changes_nothing(server, tmp_path, capsys):
     root = tmp_path / "r"
     assert get(root, "--slides", "8") == 0
@@ -186,6 +190,7 @@ def test_the_slide_that_aem_lacks_is_never_chosen(own_server, tmp_path, capsys):
     assert len(open_data(tmp_path / "r").labels) == 24
 
 
+@pytest.mark.slow
 def test_labels_from_annotations(server, tmp_path):
     root = tmp_path / "r"
     assert get(root, "--names", "tumor_091", "normal_004", "--labels", "annotations") == 0
@@ -245,6 +250,7 @@ def test_another_process_is_at_work(server, tmp_path):
         fetch_camelyon16(tmp_path / "r", Wanted(names=["tumor_091"]))
 
 
+@pytest.mark.slow
 def test_a_new_version_of_the_file_voids_what_was_fetched_of_the_old(own_server, tmp_path, monkeypatch):
     root, name = tmp_path / "r", "tumor_091"
 

@@ -144,6 +144,7 @@ def test_a_missing_key(own_server, tmp_path, capsys, key, denied):
     assert not (tmp_path / "root" / "wsi_labels.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_mask_with_another_md5(own_server, tmp_path, capsys):
     list_ = own_server.folder / "CAMELYON16/checksums.md5"
     lines = list_.read_text().splitlines()
@@ -155,6 +156,7 @@ def test_a_mask_with_another_md5(own_server, tmp_path, capsys):
     assert "1 of 2 slides are whole" in text and not list((root / "masks").glob("*.tif"))
 
 
+@pytest.mark.slow
 def test_checksums_without_stars(own_server, tmp_path):
     made.write_checksums(own_server.folder / "CAMELYON16", star="")
     assert main(["get", "camelyon16", str(tmp_path / "root"), "--names", "tumor_091"]) == 0
@@ -249,6 +251,7 @@ def test_stopped_in_the_middle_it_is_no_data_root_yet(own_server, tmp_path):
     assert Path(tmp_path / "root" / "CAMELYON16.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_process_ends_well_though_an_error_of_hdf5_is_kept(own_server):
     """HDF5 frees what hangs on our file object when the process ends, after Python: it must be gone before."""
     program = (

@@ -41,6 +41,7 @@ def test_a_right_server(right, capsys):
     assert right.sent(r"\.h5") < 25_000
 
 
+@pytest.mark.slow
 def test_wrong_servers(right):
     (right.folder / made.AEM).write_bytes(b"<html>sign in</html>")
     (right.folder / "CAMELYON16/masks/tumor_091_mask.tif").unlink()
@@ -103,6 +104,7 @@ def test_what_was_fetched_needs_no_network(server, cache, monkeypatch):
     assert len(open_data("camelyon16").bags("train")) == 12
 
 
+@pytest.mark.slow
 def test_files_of_a_slide(server, tmp_path):
     assert main(["get", "camelyon16", str(tmp_path / "r"), "--names", "normal_004"]) == 0
     data = open_data(tmp_path / "r")
@@ -122,6 +124,7 @@ def test_files_of_a_slide(server, tmp_path):
     assert data.slide_path("normal_004") == data.root / "images" / "normal_004.tif"
 
 
+@pytest.mark.slow
 def test_a_slide_is_read_from_its_address(own_server, cache, tmp_path):
     file = own_server.folder / "CAMELYON16/images/tumor_091.tif"
     write_large(file, width=made.WIDTH, height=made.HEIGHT, levels=4)

@@ -54,6 +54,7 @@ def train(collate=collate_fn, **options):
     return model, history
 
 
+@pytest.mark.slow
 def test_it_learns_repeats_and_keeps_the_best_epoch():
     (model, history), (again, _) = train(), train()
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
@@ -64,6 +65,7 @@ def test_it_learns_repeats_and_keeps_the_best_epoch():
     assert roc_auc_score(found.Y, found.prob) > 0.9
 
 
+@pytest.mark.slow
 def test_padded_and_packed_training_agree():
     (_, padded), (model, packed) = train(), train(collate_packed)
     assert np.allclose(padded.val_loss, packed.val_loss, atol=1e-4)
@@ -194,6 +196,7 @@ def run_with_checkpoint(folder, epochs=6, stop_after=None, **options):
     return model, history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [0, 2, 5])
 def test_resumed_training_ends_with_the_same_weights(tmp_path, stop_after):
     whole, history = run_with_checkpoint(tmp_path / "whole")
@@ -312,6 +315,7 @@ def test_class_weights_and_a_balanced_sampler():
         assert history.val_loss[0] == pytest.approx(losses.mean(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32():
     from mil_tutorial.training.step import pick_precision
 
