@@ -129,6 +129,8 @@ def run_course(
     if jobs is None:
         jobs = _usual_jobs()
     require_integer("jobs", jobs, low=1)
+    if min(jobs, len(paths)) > 1:  # kernels share the processors; threads that wait for one another would spin
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // min(jobs, len(paths)))))
     folder = Path(out).resolve()
     check_writable(folder / "course.json")
     with tqdm(total=len(paths), desc="Running the course", unit="notebook") as bar:
@@ -220,7 +222,10 @@ async def _run_notebook(
     notebook = nbformat.read(path, as_version=4)
     target.parent.mkdir(parents=True, exist_ok=True)
     resources = {"metadata": {"path": str(target.parent)}}
-    client = NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=resources)
+    quiet = ["--IPKernelApp.log_level=40"]  # else each kernel warns in the bar that its sockets on this machine are TCP
+    client = NotebookClient(
+        notebook, timeout=timeout, kernel_name="python3", resources=resources, extra_arguments=quiet
+    )
     start, error, peak = time.perf_counter(), "", 0
     try:
         variables = {**(os.environ if environment is None else environment), PROGRESS: "off"}  # no learner solved these

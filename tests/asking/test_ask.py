@@ -18,6 +18,8 @@ from mil_tutorial.asking.source import SlideFeatures, prepare_options
 from mil_tutorial.asking.trained import TrainedModel, load_checkpoint
 from mil_tutorial.commands.main import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(data, tmp_path_factory):
@@ -62,7 +64,6 @@ def source(data, name, **changes):
     return SlideFeatures(name, bags.read_patches(name), changes.get("X", X), None, data.encoder)
 
 
-@pytest.mark.slow
 def test_probability_is_that_of_evaluate(data, folder):
     bags = data.bags("test").subset(range(8))
     model = load_checkpoint(folder / "a.pt")
@@ -72,7 +73,6 @@ def test_probability_is_that_of_evaluate(data, folder):
         assert ask(slide, [model], ["a.pt"]).probability == pytest.approx(expected[i], abs=1e-6)
 
 
-@pytest.mark.slow
 def test_several_checkpoints_are_averaged_and_their_spread_is_told(answer):
     single = [a.probability for a in answer.answers]
     assert answer.spread == (min(single), max(single)) and single[0] != single[1]
@@ -80,7 +80,6 @@ def test_several_checkpoints_are_averaged_and_their_spread_is_told(answer):
     assert answer.scores["attention x n"].mean() == pytest.approx(1)
 
 
-@pytest.mark.slow
 def test_files_beside_the_report(answer, written):
     out, code = written
     assert code == 2, "one of the two slides is not there"
@@ -173,7 +172,6 @@ def spoiled_inputs(data, tmp):
         file["features"][...] = values
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,options,expected",
     [

@@ -88,6 +88,18 @@ def test_a_notebook_that_fails_does_not_stop_the_others(notebooks, tmp_path, cap
     assert [(m["name"], bool(m["error"])) for m in measured] == [("01-environment", False), ("02-fails", True)]
 
 
+@pytest.mark.slow
+def test_kernels_side_by_side_share_the_processors(notebooks, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    code = "import os; print('Key result:', os.environ.get('OMP_NUM_THREADS'))"
+    for name in ("01-environment", "02-fails"):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+        nbformat.write(notebook, notebooks / f"{name}.ipynb")
+    assert [r.result for r in course.run_course(tmp_path / "out", jobs=2)] == ["2", "2"]
+    assert [r.result for r in course.run_course(tmp_path / "out", jobs=1)] == ["None", "None"]
+
+
 MEET = """
 import time
 from pathlib import Path

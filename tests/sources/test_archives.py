@@ -18,12 +18,13 @@ from mil_tutorial.trident import read_features, read_patch_labels, read_patches
 NAMES = ["normal_001", "normal_004", "tumor_010", "test_001"]
 FEATURES = f"{made.TORCHMIL}/features/features_UNI.tar.gz"
 
+pytestmark = pytest.mark.slow
+
 
 def get(root, *options):
     return main(["get", "camelyon16", str(root), "--features", "uni", *options])
 
 
-@pytest.mark.slow
 def test_slides_as_published(server, tmp_path, capsys):
     root = tmp_path / "root"
     assert get(root, "--names", *NAMES) == 0
@@ -47,7 +48,6 @@ def test_slides_as_published(server, tmp_path, capsys):
     ]  # fmt: skip
 
 
-@pytest.mark.slow
 def test_again_and_with_more_slides(server, tmp_path):
     assert get(tmp_path / "a", "--names", *NAMES[:2]) == 0
     asked, before = len(server.log), made.tree(tmp_path / "a")
@@ -80,7 +80,6 @@ def large(own_server, archive):
     return f"{own_server.address}/large.tar.gz", os.path.getsize(path)
 
 
-@pytest.mark.slow
 def test_one_slide_at_a_time_and_no_further_than_the_last(own_server, large):
     url, size = large
     names, kept = ["slide_03", "slide_01"], {}
@@ -94,7 +93,6 @@ def test_one_slide_at_a_time_and_no_further_than_the_last(own_server, large):
     assert peak < 80_000_000
 
 
-@pytest.mark.slow
 def test_all_of_it_needs_little_memory(own_server, large):
     url, size = large
     assert size > 70_000_000
@@ -105,14 +103,12 @@ def test_all_of_it_needs_little_memory(own_server, large):
     assert count == 40 and peak < 45_000_000
 
 
-@pytest.mark.slow
 def test_a_server_without_ranges_will_do(own_server, large):
     own_server.behaviour.ignore_range = True
     url, size = large
     assert [name for name, _ in read_archive(url, size, ["slide_39"])] == ["slide_39"]
 
 
-@pytest.mark.slow
 def test_what_an_archive_lacks_and_a_damaged_one(own_server, large):
     url, size = large
     with pytest.raises(DataError, match=r"large\.tar\.gz: does not have slide_77"):
@@ -138,7 +134,6 @@ def test_objects_are_not_unpickled(own_server):
         list(read_archive(f"{own_server.address}/evil.tar.gz", path.stat().st_size, ["a"]))
 
 
-@pytest.mark.slow
 def test_two_grids_in_one_root_are_refused(server, tmp_path, capsys):
     assert main(["get", "camelyon16", str(tmp_path / "r"), "--names", "tumor_091"]) == 0
     assert get(tmp_path / "r", "--names", "tumor_091") == 2
