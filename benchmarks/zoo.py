@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 from torchmil import models as zoo
 
 from mil_tutorial import ABMIL, MaxPool, MeanPool, bags_in_memory, fit, one_by_one, open_data
-from mil_tutorial.bags.memory import ListOfBags
+from mil_tutorial.bags.lists import ListOfBags
 
 OURS = {"our ABMIL": ABMIL, "mean pooling": MeanPool, "max pooling": MaxPool}
 THEIRS = ["ABMIL", "DSMIL", "CLAM_SB", "TransformerABMIL", "TransMIL", "SmABMIL", "DeepGraphSurv"]

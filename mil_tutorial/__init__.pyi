@@ -11,8 +11,8 @@ from .bags.collate import collate_packed as collate_packed
 from .bags.collate import make_loader as make_loader
 from .bags.collate import one_by_one as one_by_one
 from .bags.dataset import TridentWSIDataset as TridentWSIDataset
-from .bags.memory import bags_from_arrays as bags_from_arrays
-from .bags.memory import bags_in_memory as bags_in_memory
+from .bags.lists import bags_from_arrays as bags_from_arrays
+from .bags.lists import bags_in_memory as bags_in_memory
 from .bags.packed import PackedFeatures as PackedFeatures
 from .bags.packed import pack as pack
 from .commands.engine import run_tasks as run_tasks

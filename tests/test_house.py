@@ -134,6 +134,12 @@ def test_tests_have_the_rooms_names(house, repo):
 # Sizes
 
 
+def test_what_the_lessons_import_by_name_is_small(house, repo):
+    names = house.of_lessons(repo / "notebooks" / "scripts")
+    assert {"models", "bags.dataset", "training.fit"} <= names <= set(house.modules)
+    assert house.size(sorted(names))[1] <= 3000  # lines of code
+
+
 def test_no_module_is_longer_than_300_lines(house):
     assert {m.name: m.lines for m in house.modules.values() if m.lines > 300} == {}
 

@@ -113,10 +113,14 @@ class House:
                     queue.append(target)
         return seen
 
-    def of_notebooks(self, scripts: Path) -> set[str]:
+    def of_notebooks(self, scripts: Path, pattern: str = "*.py") -> set[str]:
         """Modules that the notebooks import by name."""
-        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(scripts.glob("*.py"))]
+        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(scripts.glob(pattern))]
         return {target for tree in trees for node in ast.walk(tree) for target in self.targets(node) if target}
+
+    def of_lessons(self, scripts: Path) -> set[str]:
+        """Modules that the six lessons import by name, without those that check exercises and that draw slides."""
+        return {n for n in self.of_notebooks(scripts, "0*.py") if n.split(".")[0] not in ("exercises", "fixture")}
 
     def size(self, names: Sequence[str]) -> tuple[int, int]:
         """Lines and code lines of modules together."""
@@ -171,7 +175,8 @@ def of_notebooks(house: House) -> Iterator[str]:
             n for n in house.reached(sorted(named)) if n in house.modules and n.split(".")[0] not in ("", "fixture")
         }
         for what, names in (
-            ("modules that they name", named),
+            ("modules that the six lessons name, without checks of exercises and fixture", house.of_lessons(scripts)),
+            ("modules that all notebooks name", named),
             ("with what these import, without the fixture", reached),
         ):
             lines, code = house.size(sorted(names))

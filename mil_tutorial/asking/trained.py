@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mil_tutorial.asking.known import KnownSlides
+from mil_tutorial.asking.known import KnownSlides, know_slides
 from mil_tutorial.bags.dataset import TridentWSIDataset
 from mil_tutorial.errors import DataError
 from mil_tutorial.files import written_whole
@@ -37,6 +37,35 @@ class TrainedModel:
     seed: int
     slides: tuple[str, ...] = ()
     known: KnownSlides | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: ABMIL,
+        train: TridentWSIDataset,
+        val: TridentWSIDataset,
+        *,
+        encoder: str,
+        threshold: float,
+        synthetic: bool,
+        seed: int = 0,
+    ) -> TrainedModel:
+        """A model with what its slides are like, so that it can warn of one that is unlike them.
+
+        Args:
+            model: trained.
+            train, val: the bags that it was trained and validated on.
+            encoder: name of their features.
+            threshold: a slide is predicted to hold tumour above it; chosen on `val`.
+            synthetic: the slides were drawn by a program.
+            seed: of the split and of the first weights.
+
+        Raises:
+            DataError: a file of these bags is damaged.
+        """
+        known = know_slides(train, val, encoder=encoder, synthetic=synthetic)
+        names = (*train.get_bag_names(), *val.get_bag_names())
+        return cls(model, model.att_U is not None, encoder, threshold, seed, names, known)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file; it appears when it is complete."""

@@ -16,7 +16,7 @@ from mil_tutorial.commands.common import add_data_options, open_root
 from mil_tutorial.commands.tile_server import TILES, SlideServer
 from mil_tutorial.errors import DataError, ParameterError, require_integer, require_number
 from mil_tutorial.geometry import as_side
-from mil_tutorial.localization.geojson import read_geojson
+from mil_tutorial.localization.geojson_reader import read_geojson
 from mil_tutorial.localization.page import PatchView, build_page
 from mil_tutorial.localization.tiles import overview, plan_tiles, tile_reader
 from mil_tutorial.slides.reading import opened

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mil_tutorial.bags.collate import collate_fn
-from mil_tutorial.bags.memory import bags_from_arrays
+from mil_tutorial.bags.lists import bags_from_arrays
 from mil_tutorial.exercises.checks import exercise, expect, number, run, whole
 from mil_tutorial.models import ABMIL
 

@@ -397,42 +397,6 @@ assert torch.equal(from_package["X"], batch["X"]) and torch.equal(from_package["
 print("the package gives the same first batch")
 
 # %% [markdown]
-# ## Read faster: pack once
-#
-# <!-- instructor, 3 min: Skip in the three-hour plan. -->
-#
-# TRIDENT stores each patch in a piece of its own. Reading a bag of 6 000 patches means 6 000 small reads. `pack` copies all bags
-# into **one file**, one behind the other, and **maps** it: the operating system reads a part of the file when a number in it is
-# first used, and all processes share that part. Nothing is loaded before it is needed.
-
-# %%
-import time
-
-from mil_tutorial import pack
-
-
-def seconds_to_read(packed):
-    """Read all training bags once."""
-    part = TridentWSIDataset(
-        data.trident_dir, data.root / "wsi_labels.csv", encoder, wsi_names=train_names, bag_keys=["X"], packed=packed
-    )
-    start = time.perf_counter()
-    for i in range(len(part)):
-        part[i]["X"].sum()
-    return time.perf_counter() - start
-
-
-# %%
-if data.synthetic:  # on your own data this writes a file as large as the features: call it yourself
-    store = pack(data.trident_dir, encoder, progress=False)
-    print(f"{len(store.slides)} slides, {len(store.features)} patches in {store.features.nbytes / 1e6:.0f} MB")
-    slow, fast = seconds_to_read(packed=False), seconds_to_read(packed=True)
-    print(f"all training bags: {slow:.2f} s from TRIDENT's files, {fast:.3f} s packed")
-
-# %% [markdown]
-# From now on `TridentWSIDataset` uses the store by itself. It remembers size and date of the files that it was made from; if one
-# of them changes, it says so and reads the files again. The command is `mil-tutorial pack`.
-#
 # ## In torchmil
 #
 # <!-- instructor, 2 min: Same numbers, other library. Nothing in the course depends on ours. -->

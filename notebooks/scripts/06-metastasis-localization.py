@@ -830,12 +830,11 @@ assert abs(np.nanmean(shuffled) - 0.5) < 0.1
 # finds the tissue, cuts the patches and computes the features.
 
 # %%
-from mil_tutorial import TrainedModel, know_slides, predict_slide
+from mil_tutorial import TrainedModel, predict_slide
 
 train_set, _ = split_bags(dataset, seed=0)
-known = know_slides(train_set, val_set, encoder=data.encoder, synthetic=data.synthetic)  # to notice an unlike slide
-trained = TrainedModel(model, False, data.encoder, thresholds["ABMIL"], 0, tuple(dataset.get_bag_names()), known)
-trained.save(out / "abmil.pt")
+facts = {"encoder": data.encoder, "threshold": thresholds["ABMIL"], "synthetic": data.synthetic}
+TrainedModel.of(model, train_set, val_set, **facts).save(out / "abmil.pt")
 answer = predict_slide(data.slide_path(puzzle), out / "abmil.pt", features=data.trident_dir, progress=False)
 print(f"{puzzle}: tumour probability {answer.probability:.2f}, threshold {answer.threshold:.2f}")
 answer

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mil_tutorial import ParameterError, merge_patches, write_geojson
-from mil_tutorial.localization.geojson import read_geojson
+from mil_tutorial.localization.geojson_reader import read_geojson
 
 # The first two overlap, the third touches them.
 COORDS = np.array([[0, 0], [512, 0], [0, 1024], [5000, 5000], [9000, 9000]])

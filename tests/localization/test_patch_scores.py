@@ -22,7 +22,7 @@ from mil_tutorial import (
     scale_min_max,
     scale_rank,
 )
-from mil_tutorial.bags.memory import bags_from_arrays
+from mil_tutorial.bags.lists import bags_from_arrays
 from mil_tutorial.trident import Patches
 
 GEOMETRY = Geometry.for_slide(mpp=0.25, width=8192, height=4096, magnification=20, patch_size=512)
