@@ -347,7 +347,9 @@ def test_thirty_returned_notebooks(tmp_path, data):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["grades", "in", "outside"]
     assert not (tmp_path.parent / "slipped.txt").exists() and not (tmp_path / "slipped.txt").exists()
     after = {p: p.stat().st_mtime_ns for p in data.root.rglob("*") if p.is_file()}
-    assert after == before
+    assert {p: after.get(p) for p in before} == before
+    # A test in another process may draw a slide of this root meanwhile: that is all that may be new.
+    assert {p.parent.name for p in after.keys() - before.keys()} <= {"images", "masks", "annotations"}
     print(f"{seconds:.0f} s")
     assert seconds < 600 * max(1.0, os.getloadavg()[0] / 2 if hasattr(os, "getloadavg") else 1)
 
