@@ -129,6 +129,7 @@ def run_course(
     if jobs is None:
         jobs = _usual_jobs()
     require_integer("jobs", jobs, low=1)
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command sets it, see `commands.main.program`
     if min(jobs, len(paths)) > 1:  # kernels share the processors; threads that wait for one another would spin
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // min(jobs, len(paths)))))
     folder = Path(out).resolve()

@@ -18,7 +18,9 @@
 # Set-up, the same in all six notebooks. It does nothing where the course is installed.
 # On Colab it installs what is missing and leaves torch and numpy as they are.
 import importlib.util
+import os
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads sleep: other programs may work beside the course
 if importlib.util.find_spec("mil_tutorial") is None:
     import subprocess
     import sys
@@ -27,7 +29,7 @@ if importlib.util.find_spec("mil_tutorial") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # For tissue of patients in place of the synthetic slides, remove the "# " below. It fetches some 1.6 GB on first use.
-# import os; os.environ["MIL_TUTORIAL_DATA"] = "camelyon16"
+# os.environ["MIL_TUTORIAL_DATA"] = "camelyon16"
 
 from mil_tutorial import use_style
 
