@@ -428,7 +428,7 @@ for name in train.loc[train["wsi_label"] == 1, "wsi_name"]:
 halved = {name: value for name, value in counts.items() if value[1] < 0.5}
 print(f"{len(halved)} of {len(counts)} tumour slides of the training set needed a lower threshold:")
 for name, (n, used) in halved.items():
-    print(f"  {name}: {n} tumour patches at a threshold of {used:.4f}")
+    print(f"  {name}: {n} tumour patch(es) at a threshold of {used:.4f}")
 
 # %% [markdown]
 # For a whole folder there is a command. It takes the options of the original script:
