@@ -309,8 +309,6 @@ several_seeds("log-sum-exp", LSEPool, FEW)
 
 # %%
 several_seeds("max pooling", MaxPool, FEW)
-
-# %%
 several_seeds("ABMIL", ABMIL, SEEDS)
 
 # %%

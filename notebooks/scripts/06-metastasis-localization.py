@@ -670,7 +670,7 @@ ax.set(
     xticks=epochs[:: max(1, len(epochs) // 5)],
     title="Settled within a run; another seed settles elsewhere",
 )
-ax.legend(loc="center right")
+ax.legend(loc=(0.55, 0.5))
 plt.show()
 
 # %% [markdown]
