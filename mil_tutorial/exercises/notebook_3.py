@@ -84,6 +84,7 @@ def masked_softmax(masked_softmax: Any) -> None:
     for i in range(len(f)):
         padding = answer[i][~mask[i]]
         expect(not padding.any(), "padding", i=i, found=padding)
+        expect(not torch.allclose(answer, torch.softmax(f, 1) * mask), "cleared_after")
         total = answer[i].sum()
         expect(abs(total - 1) < 1e-4, "sum", i=i, found=total, over=answer.sum(0))
         expect(torch.allclose(answer[i], right[i], atol=1e-6), "differs", i=i, found=answer[i], right=right[i])

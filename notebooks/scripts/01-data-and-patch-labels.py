@@ -68,9 +68,9 @@ show_images([overview], [f"{wsi_name}: a lymph node{' (synthetic)' if data.synth
 plt.show()
 
 # %% [markdown]
-# *What to see: a lymph node. Dark blue-purple is lymphocytes, each about 7 µm wide. Pink is connective tissue. The pale round
-# spots are follicles; they are healthy. The empty bubbles at the rim are fat, a dark streak is a fold in the tissue, and around
-# it all is glass.*
+# *What to see: a lymph node. The dark blue-purple dots are nuclei of lymphocytes, about 7 µm wide. Pink is connective tissue.
+# The pale round spots are follicles; they are healthy. The empty bubbles at the rim are fat, a dark streak is a fold in the
+# tissue, and around it all is glass.*
 #
 # A slide from a hospital holds billions of pixels and, as a rule, has **one label**: tumour, or no tumour. Nobody has marked
 # where. **Multiple Instance Learning** (MIL) learns from such labels. The slide becomes a **bag** of small squares, the
@@ -145,7 +145,7 @@ plt.show()
 #
 # ## How large is a pixel?
 #
-# <!-- instructor, 2 min: "40x" is a word, µm per pixel is a number. Ask for the width of a lymphocyte (about 7 µm) in pixels. -->
+# <!-- instructor, 2 min: "40x" is a word, µm per pixel is a number. Ask for the width of a lymphocyte's nucleus (about 7 µm) in pixels. -->
 #
 # Files say it in **µm per pixel** (mpp). People say it as **magnification**: about 0.25 µm is called 40x, about 0.5 µm 20x.
 # So a patch at 20x covers twice as many pixels of a 40x slide, along each side.
@@ -428,7 +428,7 @@ for name in train.loc[train["wsi_label"] == 1, "wsi_name"]:
 halved = {name: value for name, value in counts.items() if value[1] < 0.5}
 print(f"{len(halved)} of {len(counts)} tumour slides of the training set needed a lower threshold:")
 for name, (n, used) in halved.items():
-    print(f"  {name}: {n} tumour patches at a threshold of {used:.4f}")
+    print(f"  {name}: {n} tumour patch(es) at a threshold of {used:.4f}")
 
 # %% [markdown]
 # For a whole folder there is a command. It takes the options of the original script:

@@ -410,6 +410,7 @@ print("the package gives the same first batch")
 from torchmil.data import collate_fn as their_collate
 from torchmil.datasets import TridentWSIDataset as TheirDataset
 
+torch.sparse.check_sparse_tensor_invariants.enable()  # torch asks: are torchmil's sparse matrices to be checked? Yes
 theirs = TheirDataset(
     base_path=f"{data.trident_dir}/",  # torchmil glues strings, so the slash must be there
     labels_path=str(data.root / "wsi_labels.csv"),

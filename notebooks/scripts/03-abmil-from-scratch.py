@@ -131,7 +131,9 @@ for r in knob:
     weight = np.exp(r * scores) / np.exp(r * scores).sum()  # what moves LSE: its derivative by each score
     fig, (left, right) = plt.subplots(1, 2, figsize=(10, 2.6))
     left.bar(range(20), np.sort(weight)[::-1][:20], color="#D55E00")
-    left.set(title="the 20 patches that count most", ylabel="weight", ylim=(0, 1), xticks=[])
+    left.set(
+        title="the 20 patches that count most", ylabel="weight (logarithmic)", yscale="log", ylim=(1e-3, 1.3), xticks=[]
+    )
     for (disease, value), color in zip(means.items(), ["#D55E00", "#0072B2"]):
         right.plot(knob, value, color=color, label=disease)
     right.axvline(r, color="black", ls="--")
@@ -141,8 +143,8 @@ for r in knob:
 show_slider(pictures, [f"{r:.2f}" for r in knob], name="knob r", alt="Weights of the patches, and AUC by knob")
 
 # %% [markdown]
-# *What to see: at the left end all patches count the same, and the one that stands out is lost among 200. At the right end it
-# counts alone.*
+# *What to see: at the left end every patch counts 1/200 = 0.005, and the one that stands out is lost. At the right end it counts
+# alone. (Each line of the left axis is ten times the one below.)*
 #
 # So take the mean seriously. With features of a strong encoder, a mean and a small network were reported to beat popular MIL
 # models on a large task with many kinds of cancer ([Li et al., 2025](https://arxiv.org/abs/2502.20823)). There is a theory of
@@ -498,9 +500,9 @@ pd.DataFrame(rows).set_index(["set", "model"])
 
 # %% [markdown]
 # *What to see: on the first two sets ABMIL is excellent on bags as in training. After the change its mean AUC is **below 0.5**,
-# and with one seed near 0: it had learnt to call a bag healthy because of the bystander. The mean fails, too, but less: it falls
-# to about a coin. On false frequency the mean counts the look-alikes, and ABMIL is weak there even before the change. The last
-# column is a rule of ours: "yes" if the AUC stays at 0.8 or above in all five seeds.*
+# and on the first set with one seed near 0: it had learnt to call a bag healthy because of the bystander. The mean fails, too,
+# but less: it falls to about a coin. On false frequency the mean counts the look-alikes, and ABMIL is weak there even before
+# the change. The last column is a rule of ours: "yes" if the AUC stays at 0.8 or above in all five seeds.*
 #
 # **What it means for a patient:** a model that breaks the rule can call a slide healthy because of something harmless on it,
 # although the tumour is plain to see.

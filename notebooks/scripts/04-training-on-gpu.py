@@ -398,8 +398,8 @@ show_images([canvas, where, map_of_model], titles, width=14)
 plt.show()
 
 # %% [markdown]
-# *What to see: the patches in strong orange on the right are those that the model looked at most. Compare them with the middle. No
-# label of a patch was used in training.*
+# *What to see: on the right, the darker a patch, the more the model looked at it. Compare with the middle. No label of a patch was
+# used in training.*
 #
 # Do not trust the picture yet. One slide that came out well proves little. Notebook 5 asks how good the model is on all test
 # slides, and notebook 6 asks whether such a map shows what the model used.

@@ -165,8 +165,7 @@ D = bag["X"].shape[1]
 # map_of_model = draw_heatmap(
 
 # %% [markdown]
-# *What to see: the patches in strong orange on the right are those that the model looked at most. No patch had a label in
-# training.*
+# *What to see: on the right, the darker a patch, the more the model looked at it. No patch had a label in training.*
 #
 # ### 4.6 How good is it?
 #

@@ -276,6 +276,7 @@ WRONG = {
         (lambda f, m: torch.softmax(f.masked_fill(~m, -torch.inf), 0), "which dimension"),
         (lambda f, m: torch.exp(f) * m / (torch.exp(f) * m).sum(1, keepdim=True), "overflow"),
         (lambda f, m: torch.softmax(f * m, 1) * m, "sum to"),
+        (lambda f, m: torch.softmax(f, 1) * m, "Leave padding out before"),
         (lambda f, m: softmax_rows(f, 1) * m / (softmax_rows(f, 1) * m).sum(1, keepdim=True), "over its real patches"),
         (lambda f, m: m / m.sum(1, keepdim=True), "softmax of its real patches"),
         (lambda f, m: torch.softmax(f[m], 0), "Padding stays in place"),
@@ -295,6 +296,7 @@ WRONG = {
         (lambda c: [40], "a dictionary"),
         (lambda c: {"epochs": 40, "rate": 1}, "stopped with TypeError"),
         (lambda c: {"epochs": 4.5}, "whole number"),
+        (lambda c: {1: 2, "epochs": 40}, "a dictionary"),
     ],
     "4.stop_epoch": [
         (lambda v, p: stopping(v, p, before=True), "counted from 0"),
@@ -368,6 +370,7 @@ WRONG = {
         (lambda raw: np.exp(raw - raw.max()) / np.exp(raw - raw.max()).sum(), "number of patches"),
         (lambda raw: np.exp(raw) / np.exp(raw).sum() * len(raw), "overflow"),
         (lambda raw: raw * len(raw), "expected 1"),
+        (lambda raw: raw / raw.mean(), "divided by zero"),
         (lambda raw: np.exp(raw - raw.max()) / np.exp(raw - raw.max()).sum() * len(raw) ** 2, "once"),
         (lambda raw: np.ones(len(raw)), "Is it a softmax"),
         (lambda raw: 1.0, "one value for each patch"),
