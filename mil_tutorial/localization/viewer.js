@@ -16,7 +16,7 @@ const framed = window.parent !== window;
 const short = value => Number(value.toPrecision(3)).toString();
 
 const map = L.map("map", {
-    crs: L.CRS.Simple, attributionControl: false, zoomSnap: 0.25, zoomDelta: 1, wheelDebounceTime: 20, minZoom: -16,
+    crs: L.CRS.Simple, attributionControl: false, zoomSnap: 0.25, zoomDelta: 1, wheelDebounceTime: 10, minZoom: -16,
     maxZoom: -Math.log2(finest), zoomAnimation: !calm, fadeAnimation: false, scrollWheelZoom: !framed,
     maxBounds: whole.pad(0.5), doubleClickZoom: n === 0, bounceAtZoomLimits: false,
 });
