@@ -24,14 +24,18 @@ FOR, AGAINST = "#B2182B", "#2166AC"  # red and blue of ColorBrewer's RdBu, told 
 ZOOM = "<!-- zoom -->"  # where the page has a link that a notebook cannot have
 
 STYLE = """
-.ask{--bg:#fff;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--panel:#f6f8fa;--accent:#0b5cad;
---bad:#8f2d00;--bad-bg:#fff1e8;--odd:#6a4a00;--odd-bg:#fff8dd;--good:#0a5c3e;--good-bg:#e8f7f0;
-font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--bg);color-scheme:light dark;
+.ask{color-scheme:light dark;--bg:light-dark(#fff,#14181d);--ink:light-dark(#1b1f24,#e6edf3);
+--soft:light-dark(#57606a,#a3adb8);--line:light-dark(#d0d7de,#3a434d);--panel:light-dark(#f6f8fa,#1e242b);
+--accent:light-dark(#0b5cad,#7cb8ff);--bad:light-dark(#8f2d00,#ffb38a);--bad-bg:light-dark(#fff1e8,#3a1d10);
+--odd:light-dark(#6a4a00,#f2d479);--odd-bg:light-dark(#fff8dd,#352b0c);
+--good:light-dark(#0a5c3e,#7fdcb4);--good-bg:light-dark(#e8f7f0,#10301f);
+font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--bg);
 max-width:62rem;margin:0 auto;padding:1rem;box-sizing:border-box;overflow-wrap:anywhere}
-@media (prefers-color-scheme:dark){.ask{--bg:#14181d;--ink:#e6edf3;--soft:#a3adb8;--line:#3a434d;--panel:#1e242b;
---accent:#7cb8ff;--bad:#ffb38a;--bad-bg:#3a1d10;--odd:#f2d479;--odd-bg:#352b0c;--good:#7fdcb4;--good-bg:#10301f}}
-html:has(>body>.ask){background:#fff}
-@media (prefers-color-scheme:dark){html:has(>body>.ask){background:#14181d}}
+:is([data-theme=light],[theme=light],[data-jp-theme-light=true],[data-vscode-theme-kind=vscode-light]) .ask{
+color-scheme:light}
+:is([data-theme=dark],[theme=dark],[data-jp-theme-light=false],[data-vscode-theme-kind=vscode-dark]) .ask{
+color-scheme:dark}
+html:has(>body>.ask){color-scheme:light dark;background:light-dark(#fff,#14181d)}
 .ask h1{font-size:1.5rem;line-height:1.25;margin:.2rem 0 .4rem}.ask h2{font-size:1.15rem;margin:1.8rem 0 .5rem}
 .ask h1,.ask h2{color:inherit}
 .ask p{margin:.4rem 0}.ask a{color:var(--accent)}.ask small,.ask figcaption{color:var(--soft);font-size:.9rem}

@@ -19,7 +19,7 @@ from mil_tutorial.localization.viewer import view_heatmap
 FILES = (
     (
         "heatmap.html",
-        "the slide to zoom into, with the scores; a large slide has its tiles in `heatmap_tiles` beside it",
+        "the slide to zoom into, with the scores; a large slide has its tiles in the folder heatmap_tiles beside it",
     ),
     ("prediction.json", "the answer for programs: probabilities, thresholds, comparisons"),
     ("patches.csv", "each patch: place in level-0 pixels, contribution, attention"),

@@ -16,7 +16,7 @@ const framed = window.parent !== window;
 const short = value => Number(value.toPrecision(3)).toString();
 
 const map = L.map("map", {
-    crs: L.CRS.Simple, attributionControl: false, zoomSnap: 0.25, zoomDelta: 1, wheelDebounceTime: 20, minZoom: -16,
+    crs: L.CRS.Simple, attributionControl: false, zoomSnap: 0.25, zoomDelta: 1, wheelDebounceTime: 10, minZoom: -16,
     maxZoom: -Math.log2(finest), zoomAnimation: !calm, fadeAnimation: false, scrollWheelZoom: !framed,
     maxBounds: whole.pad(0.5), doubleClickZoom: n === 0, bounceAtZoomLimits: false,
 });
@@ -90,19 +90,34 @@ const Painted = L.GridLayer.extend({
             const y0 = Math.round(y[i] * scale) - top, y1 = Math.round((y[i] + side) * scale) - top;
             if (x1 > 0 && y1 > 0 && x0 < all && y0 < all) boxes.push([i, x0, y0, x1, y1]);
         }
-        for (const paint of shown()) paint === fade ? fade(context, all) : boxes.forEach(box => paint(context, ...box));
+        for (const paint of shown()) {
+            boxes.forEach(box => paint(context, ...box));
+            context.globalAlpha = 1;
+        }
     },
     again() { for (const [canvas, place] of this.canvases) this.fill(canvas, place); },
 });
 
-let score = null, low = 0, high = 1, least = -Infinity;
+const NEAR = 160;  // pixels of a patch on the screen, from where on one looks at cells
+let score = null, low = 0, high = 1, least = -Infinity, opacity = 0;
 const told = value => Math.abs(value) < 1e-4 * Math.max(-low, high) ? "0" : short(value);  // beside the others it is nothing
 
+/* The tissue stays to be seen: a low score is hardly painted, a high one less when one looks at cells; there the
+colour is in the patch's frame. At full opacity all is covered. Where patches overlap, the last one is seen. */
 function paintScore(context, i, x0, y0, x1, y1) {
     if (!score || score[i] < least) return;
-    const step = Math.round((score[i] - low) / (high - low) * (colours.length - 1));
-    context.fillStyle = "#" + colours[Math.max(0, Math.min(colours.length - 1, step))];
-    context.fillRect(x0, y0, x1 - x0, y1 - y0);
+    const part = Math.max(0, Math.min(1, (score[i] - low) / (high - low)));
+    const wide = x1 - x0, tall = y1 - y0, dense = Math.max(1, window.devicePixelRatio), thick = 4 * dense;
+    const near = Math.max(0, Math.min(1.5, Math.log2(wide / dense / NEAR)));
+    context.clearRect(x0, y0, wide, tall);
+    context.fillStyle = "#" + colours[Math.round(part * (colours.length - 1))];
+    context.globalAlpha = opacity ** (3 - 2 * part + near);
+    context.fillRect(x0, y0, wide, tall);
+    if (!near) return;
+    context.globalAlpha = opacity ** 0.5;
+    context.strokeStyle = context.fillStyle;
+    context.lineWidth = thick;
+    context.strokeRect(x0 + thick / 2, y0 + thick / 2, wide - thick, tall - thick);
 }
 
 function paintOutline(context, i, x0, y0, x1, y1) {
@@ -111,30 +126,24 @@ function paintOutline(context, i, x0, y0, x1, y1) {
     context.strokeRect(x0 + .5, y0 + .5, x1 - x0 - 1, y1 - y0 - 1);
 }
 
-const tumour = new Set();
+const tumour = new Set(), edges = [];  // of each tumour patch: which sides have no tumour patch beyond them
 if (labels) labels.forEach((label, i) => { if (label === 1) tumour.add(`${x[i]}_${y[i]}`); });
+if (labels) labels.forEach((label, i) => edges.push(label === 1 && [[-1, 0], [1, 0], [0, -1], [0, 1]].map(
+    ([dx, dy]) => !tumour.has(`${x[i] + dx * side}_${y[i] + dy * side}`))));
 
-function paintTruth(context, i, x0, y0, x1, y1) {  // the edges of tumour, not those between two tumour patches
-    if (labels[i] !== 1) return;
+function paintTruth(context, i, x0, y0, x1, y1) {
+    if (!edges[i]) return;
     const thick = Math.max(2, Math.min(4, (x1 - x0) / 12)) * Math.max(1, window.devicePixelRatio);
-    const sides = [[-1, 0, x0, y0, thick, y1 - y0], [1, 0, x1 - thick, y0, thick, y1 - y0],
-        [0, -1, x0, y0, x1 - x0, thick], [0, 1, x0, y1 - thick, x1 - x0, thick]];
+    const sides = [[x0, y0, thick, y1 - y0], [x1 - thick, y0, thick, y1 - y0],
+        [x0, y0, x1 - x0, thick], [x0, y1 - thick, x1 - x0, thick]];
     context.fillStyle = data.truthColour;
-    for (const [dx, dy, ...box] of sides)
-        if (!tumour.has(`${x[i] + dx * side}_${y[i] + dy * side}`)) context.fillRect(...box);
+    sides.forEach((box, k) => { if (edges[i][k]) context.fillRect(...box); });
 }
 
 const isOn = name => byId(`show-${name}`).checked;
 
-function fade(context, all) {  // where patches overlap, the last one is seen: all are painted, and then made clear
-    context.globalCompositeOperation = "destination-in";
-    context.fillStyle = `rgba(0, 0, 0, ${byId("opacity").value})`;
-    context.fillRect(0, 0, all, all);
-    context.globalCompositeOperation = "source-over";
-}
-
 function shown() {
-    const steps = isOn("scores") ? [paintScore, fade] : [];
+    const steps = isOn("scores") ? [paintScore] : [];
     if (isOn("outlines")) steps.push(paintOutline);
     if (labels && isOn("truth")) steps.push(paintTruth);
     return steps;
@@ -249,8 +258,9 @@ function showThreshold() {
 }
 
 function showOpacity() {
+    opacity = Number(byId("opacity").value);
     colouring.again();
-    byId("opaque").textContent = `${Math.round(100 * byId("opacity").value)} %`;
+    byId("opaque").textContent = `${Math.round(100 * opacity)} %`;
 }
 
 if (n) {
@@ -337,4 +347,24 @@ if (framed) {
     byId("in-frame").hidden = false;
 }
 window.slideMap = map;
+
+/* Light or dark, as the page around it is: a website, JupyterLab, Colab, VS Code. */
+
+const root = document.documentElement;
+const wear = word => { root.dataset.theme = (/light|dark/.exec(word) || [""])[0]; };
+
+function follow(host) {
+    const { dataset: ofBody } = host.body, lab = { true: "light", false: "dark" }[ofBody.jpThemeLight];
+    wear(host.documentElement.dataset.theme || host.documentElement.getAttribute("theme") || lab || ofBody.vscodeThemeKind);
+}
+
+if (framed) {
+    addEventListener("message", event => { if (event.source === parent && event.data.theme) wear(event.data.theme); });
+    try {
+        const host = parent.document, attributeFilter = ["data-theme", "theme", "data-jp-theme-light", "data-vscode-theme-kind"];
+        for (const part of [host.documentElement, host.body])
+            new MutationObserver(() => follow(host)).observe(part, { attributeFilter });
+        follow(host);
+    } catch { /* it may not look around itself: the page around it can send a message */ }
+}
 })();
