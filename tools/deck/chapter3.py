@@ -31,7 +31,7 @@ def three_poolings() -> Slide:
     axes[0].set_ylabel("weight")
     return Slide(
         "Mean drowns one patch, maximum hears only one",
-        "Attention is a mean with weights, and the model learns them. These weights are made up.",
+        "Attention is a mean with weights that the model learns. These are made up.",
         figure,
         (
             "Cover the third picture and ask for weights by hand.",

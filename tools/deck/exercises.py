@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 from pathlib import Path
 
 import nbformat
@@ -26,7 +27,8 @@ LINK = re.compile(r"\[([^\]]+)\]\(https?://[^)]+\)")
 FORMULA = re.compile(r"\$([^$]+)\$")
 MINUTES = {1: 4, 2: 6, 3: 8}  # by stars
 ROOM = 560  # letters of a task that a slide holds beside the stub
-WIDEST = 64  # letters of a line of code
+LONGEST = 24  # letters of an exercise's name in a title of one line
+WIDEST = 66  # letters of a line of code
 
 
 def as_html(text: str) -> str:
@@ -40,7 +42,13 @@ def as_html(text: str) -> str:
 def as_code(stub: str) -> str:
     """A stub in lines that a slide can hold: the second sentence of a docstring and long comments go down a line."""
     stub = re.sub(r'(?m)^( *)("""[^\n]*?[.?]) (?=[^\n]*"""$)', r"\1\2\n\1", stub.strip())
-    return "\n".join(re.sub("  (?=# )", "\n", x) if len(x) > WIDEST else x for x in stub.splitlines())
+    lines = []
+    for line in stub.splitlines():
+        short = re.sub("  (?=# )", "\n", line) if len(line) > WIDEST else line
+        indent = line[: len(line) - len(line.lstrip())]
+        for part in short.split("\n"):
+            lines += textwrap.wrap(part, WIDEST, subsequent_indent=indent, break_long_words=False)
+    return "\n".join(lines)
 
 
 def task_of(source: str) -> tuple[str, str, list[str]] | None:
@@ -49,7 +57,7 @@ def task_of(source: str) -> tuple[str, str, list[str]] | None:
     if not found:
         return None
     name, _, task = found[4].split("<details>")[0].partition("**" if found[1] == "**" else "\n")
-    title = found[2].lower() + " " + found[3] + (" · " + name.strip(" .") if name.strip() else "")
+    title = found[2].lower() + " " + found[3] + (" · " + name.strip(" .") if 0 < len(name) < LONGEST else "")
     return title, found[3], [p for p in task.strip().split("\n\n") if p]
 
 

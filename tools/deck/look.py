@@ -158,7 +158,8 @@ def choices(*words: str) -> Figure:
         axis.spines[:].set_visible(False)
         axis.add_patch(plt.Rectangle((0, 0.12), 1, 0.76, fc="white", ec=VIOLET, lw=4, transform=axis.transAxes))
         axis.text(0.5, 0.68, letter, ha="center", va="center", fontsize=60, weight="bold", color=TUMOR)
-        axis.text(0.5, 0.44, text, ha="center", va="top", fontsize=24, linespacing=1.4)
+        for k, line in enumerate(text.split("\n")):
+            axis.text(0.5, 0.37 - 0.11 * k, line, ha="center", va="baseline", fontsize=24)
     return figure
 
 
