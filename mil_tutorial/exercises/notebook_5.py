@@ -75,12 +75,13 @@ def bootstrap_interval(bootstrap_interval: Any) -> None:
     expect(low <= high, "order", low=low, high=high)
     expect(low < high, "no_width", low=low)
     expect(low < known.value < high, "misses", low=low, high=high, value=known.value)
-    few, prob_of_few = np.array([1, 1, 0, 0, 0, 0, 0, 0]), np.arange(8)[::-1] / 8  # some draws hold no tumour
-    few_values = array(run(bootstrap_interval, few, prob_of_few))
-    expect(np.isfinite(few_values).all(), "one_class", found=few_values)
     ratio = (high - low) / (known.high - known.low)
     expect(ratio > 0.88, "narrow", ratio=ratio)
     expect(ratio < 1.18, "wide", ratio=ratio)
+    few = array(
+        run(bootstrap_interval, np.array([1, 0, 0, 0] * 2), np.arange(8)[::-1] / 8)
+    )  # a draw may hold no tumour
+    expect(np.isfinite(few).all(), "one_class", found=few)
 
 
 def _pairs() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, float, float]]:

@@ -51,7 +51,6 @@ def fair_share(fair_share: Any) -> None:
         answer = array(run(fair_share, raw.copy())).astype(float)
         given = {"raw": raw, "found": answer, "right": right}
         expect(answer.shape == raw.shape, "shape", shape=answer.shape, expected_shape=raw.shape)
-        expect(np.isfinite(answer).all() or raw.any(), "zero_sum", **given)
         expect(np.isfinite(answer).all(), "overflow", **given)
         expect(not np.allclose(answer, right / len(raw), atol=1e-6), "no_n", total=answer.sum(), **given)
         expect(not np.allclose(answer, right * len(raw), atol=1e-6), "n_twice", mean=answer.mean(), **given)
@@ -66,7 +65,7 @@ POINTING = (  # scores and truths of each slide
     (([0.1, 0.9, 0.2], [0, 1, 0]), ([0.8, 0.2, 0.1], [0, 1, 0]), ([0.3, 0.4, 0.1], [1, 1, 0]), ([0.7, 0.1], [1, 1])),
     (
         ([0.6, 0.9, 0.1], [1, 0, 0]), ([0.2, 0.1], [0, 1]), ([0.9, 0.2, 0.8, 0.1], [1, 0, 1, 0]),
-        ([0.3, 0.2, 0.1], [0, 1, 1]), ([0.1, 0.7], [0, 1]),
+        ([0.8, 0.2, 0.1], [0, 1, 1]), ([0.1, 0.7], [0, 1]),
     ),
 )  # fmt: skip
 

@@ -401,7 +401,7 @@ WRONG = {
         (lambda raw: np.exp(raw - raw.max()) / np.exp(raw - raw.max()).sum(), "number of patches"),
         (lambda raw: np.exp(raw) / np.exp(raw).sum() * len(raw), "overflow"),
         (lambda raw: raw * len(raw), "Take the softmax"),
-        (lambda raw: raw / raw.sum() * len(raw), "divided by zero"),
+        (lambda raw: raw / raw.sum() * len(raw), "Is it a softmax"),
         (lambda raw: np.nan_to_num(np.exp(raw) / np.exp(raw).sum() * len(raw)), "overflows"),
         (lambda raw: np.exp(raw - raw.max()) * len(raw), "fair share has the value 1"),
         (lambda raw: np.exp(raw - raw.max()) / np.exp(raw - raw.max()).sum() * len(raw) ** 2, "once"),
