@@ -25,6 +25,7 @@ from mil_tutorial.files import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE, EXECUTED, OUT = ROOT / "notebooks", ROOT / "build" / "notebooks", ROOT / "build" / "workshop"
+HOUR = SOURCE / "mil-in-one-hour.ipynb"
 NOTE = re.compile(r"<!-- instructor, (\d+) min: (.*?) -->\n?", re.DOTALL)
 BADGE = re.compile(r"^\[!\[.*(?:colab|binder).*\n?", re.MULTILINE | re.IGNORECASE)
 
@@ -196,9 +197,10 @@ def main(only: list[str]) -> int:
         if only and name not in only:
             continue
         (OUT / name).mkdir(parents=True, exist_ok=True)
-        for source in sources:
+        chosen = sources if make is instructor else [*sources, HOUR]  # nobody wrote notes into the hour
+        for source in chosen:
             nbformat.write(make(nbformat.read(source, as_version=4)), OUT / name / source.name)
-        print(f"{OUT.relative_to(ROOT) / name}: {len(sources)} notebooks")
+        print(f"{OUT.relative_to(ROOT) / name}: {len(chosen)} notebooks")
     if not only or "kit" in only:
         write_kit(OUT / "kit")
         print(f"{OUT.relative_to(ROOT) / 'kit'}: the teacher's pages")

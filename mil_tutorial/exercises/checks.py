@@ -66,6 +66,8 @@ def short(value: object) -> str:
         value = value.tolist() if value.size <= 12 else f"an array of shape {value.shape}"
     if isinstance(value, str):
         return value[:400]
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the function {value.__name__}"
     text = _rounded(value) if isinstance(value, (list, tuple, float)) else repr(value)
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ def my_order(my_order: Any, large: np.ndarray) -> None:
     expect(my_order is not None, "empty")
     order = array(my_order).ravel()
     expect(not np.array_equal(np.sort(order), np.sort(large)), "sizes")
-    expect(order.dtype.kind in "iu", "not_whole", found=order)
     expect(len(order) == len(large), "how_many", found=len(order), right=len(large))
+    expect(order.dtype.kind in "iu", "not_whole", found=order)
     missing = sorted(set(range(len(large))) - set(order.tolist()))
     expect(not missing, "once", i=missing[0] if missing else "", last=len(large) - 1)
     batches = [large[order[i : i + BATCH]] for i in range(0, len(order), BATCH)]
@@ -57,7 +58,7 @@ def unpack(unpack: Any) -> None:
 def _parts(answer: Any, slides: int) -> tuple[list[int], list[int]]:
     """Two lists of slide numbers."""
     try:
-        train, val = ([int(i) for i in part] for part in answer)
+        train, val = ([operator.index(i) for i in part] for part in answer)
     except (TypeError, ValueError):
         refuse("two_lists", found=answer)
     named = train + val
@@ -80,6 +81,7 @@ def split_patients(split_patients: Any) -> None:
         names = {PATIENTS[i] for i in val}
         both = sorted(names & {PATIENTS[i] for i in train})
         expect(not both, "both_sides", name=both[0] if both else "", seed=seed)
+        expect(len(names) == 2 or len({PATIENTS[i] for i in train}) != 2, "swapped")
         expect(len(names) == 2, "how_many", found=len(names), right=2, seed=seed)
         drawn.add(tuple(sorted(names)))
     expect(len(drawn) > 1, "seed_unused", seeds=len(SEEDS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -28,9 +29,10 @@ def my_settings(my_settings: Any, train_on_few: Any, runs: Mapping[str, Any], lo
     expect(isinstance(my_settings, dict), "unlike", found=my_settings)
     expect(all(isinstance(name, str) for name in my_settings), "unlike", found=my_settings)
     expect("epochs" in my_settings, "no_epochs", found=my_settings)
-    epochs = whole(my_settings["epochs"])
-    expect(epochs <= long, "too_many", found=epochs, most=long)
-    history = run(train_on_few, **my_settings)
+    epochs = my_settings["epochs"]
+    expect(isinstance(epochs, (int, np.integer)) and 1 <= epochs <= long, "epochs", found=repr(epochs), most=long)
+    history = run(lambda: train_on_few(**my_settings))
+    expect(np.isfinite(history.val_loss).all(), "went_wrong", found=history.val_loss[-1])
     reached, beaten = min(history.val_loss), min(min(h.val_loss) for h in runs.values())
     expect(reached < beaten, "differs", found=f"{reached:.3f}", beaten=f"{beaten:.3f}", epoch=history.best_epoch + 1)
 

@@ -11,7 +11,7 @@ from mil_tutorial.exercises.checks import array, exercise, expect, number, run
 
 GOAL_COST = 90  # as the notebook asks
 Y_AND_CALLED = (  # the usual mistakes give different numbers for the first
-    ([1, 1, 1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 1, 1, 0, 0, 0]),
+    ([1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 0]),
     ([1, 1, 0], [1, 0, 1]),
     ([0, 1, 1, 1], [0, 1, 1, 1]),
     ([1, 1, 0, 0, 0], [1, 0, 1, 1, 0]),
@@ -54,6 +54,8 @@ def sensitivity(sensitivity: Any) -> None:
             ("count", hits),
             ("of_all", hits / len(y)),
             ("percent", 100 * right),
+            ("missed", 1 - right),
+            ("alarms", called[y == 0].mean()),
         ):
             expect(abs(value - wrong) > 1e-6 or abs(wrong - right) < 1e-6, key, **given)
         expect(abs(value - right) < 1e-6, "differs", **given)
@@ -76,6 +78,10 @@ def bootstrap_interval(bootstrap_interval: Any) -> None:
     ratio = (high - low) / (known.high - known.low)
     expect(ratio > 0.88, "narrow", ratio=ratio)
     expect(ratio < 1.18, "wide", ratio=ratio)
+    few = array(
+        run(bootstrap_interval, np.array([1, 0, 0, 0] * 2), np.arange(8)[::-1] / 8)
+    )  # a draw may hold no tumour
+    expect(np.isfinite(few).all(), "one_class", found=few)
 
 
 def _pairs() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, float, float]]:
@@ -88,12 +94,15 @@ def _pairs() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, float, float
     better, base = hard + 0.125 * (2 * y - 1) + rng.normal(0, 0.05, 60), hard + rng.normal(0, 0.05, 60)
     rng = np.random.default_rng(3)
     one, other = y + rng.normal(0, 1, 60), y + rng.normal(0, 1.3, 60)
+    rng = np.random.default_rng(37)  # p is 0.16 where the two scores are drawn one by one, and not swapped
+    third, fourth = y + rng.normal(0, 1, 60), y + rng.normal(0, 1.3, 60)
     return {
         "same": (y, good, good, 0.99, 1.0),
         "good_and_blind": (y, good, blind, 1e-9, 0.02),
         "blind_and_good": (y, blind, good, 1e-9, 0.02),
         "same_hard_slides": (y, better, base, 1e-9, 0.03),
         "similar": (y, one, other, 0.45, 0.8),
+        "near": (y, third, fourth, 0.22, 0.44),
     }
 
 

@@ -1,5 +1,7 @@
 """The slides' own rules: letters that can be read, titles that are true, exercises on the slide."""
 
+import re
+
 import matplotlib.pyplot as plt
 import pytest
 from deck import exercises, look, page
@@ -40,7 +42,25 @@ def test_the_exercise_is_on_its_slide_and_the_solution_in_the_notes(name):
         spoken = " ".join(slide.notes)
         assert slide.lines and slide.code and "Hint: " in spoken and len(spoken.split("Solution: ")[1]) > 10
         assert "$" not in "".join(slide.lines), "a formula that the slide cannot show"
-    assert 3 <= len(exercises.take_home(name).lines) <= 5
+    home = exercises.take_home(name)
+    assert 3 <= len(home.lines) <= 5
+    for slide in [*slides, home]:
+        text = " ".join(slide.lines) + slide.title
+        assert not re.search(r"<!--|\]\(|\||\$|https?:|instructor", text), f"not for the screen: {text}"
+        assert sum(map(len, slide.lines)) < exercises.ROOM + 160, "more than a slide can hold"
+
+
+def test_long_tasks_links_and_notes_are_made_fit_for_a_slide():
+    source = "### Exercise 1 (★★): beat that\n\n<!-- instructor, 4 min: say it -->\n\nWrite `f(x)`, see [here](https://a.b).\n"
+    assert exercises.task_of(source) == (
+        "exercise 1 ★★ · beat that", "★★", ["Write `f(x)`, see [here](https://a.b)."],
+    )  # fmt: skip
+    assert exercises.task_of("**Exercise 2 (★).** Write `g`.") == ("exercise 2 ★", "★", ["Write `g`."])
+    assert exercises.task_of("## Exercises") is None
+    assert exercises.as_html("see [here](https://a.b), $-\\infty$") == "see here, −∞"
+    stub = 'def f(x):\n    """Say it. f(1) is 2."""\n    # Write.'
+    assert exercises.as_code(stub) == 'def f(x):\n    """Say it.\n    f(1) is 2."""\n    # Write.'
+    assert exercises.as_code("x = None" + 70 * " " + "  # a word").splitlines()[1] == "# a word"
 
 
 def test_a_deck_is_one_file_that_asks_for_nothing():

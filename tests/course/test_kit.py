@@ -33,11 +33,42 @@ def test_minutes_of_every_plan_add_up():
 
 
 def test_exercises_of_the_plans_exist():
-    there = {f"{int(n[:2])}.{i + 1}" for n in NAMES for i in range(len(exercises.exercises(n)))}
+    titles = {n: [s.title for s in exercises.exercises(n)] for n in NAMES}
+    there = {f"{int(n[:2])}.{found}" for n in NAMES for found in re.findall(r"exercise (\d+)", " ".join(titles[n]))}
     for title, rows in plans():
         named = {e for row in rows for e in re.findall(r"\d\.\d", row[3])}
         assert named <= there, title
     assert any(there <= {e for row in rows for e in re.findall(r"\d\.\d", row[3])} for _, rows in plans())
+
+
+def numbers(words):
+    """Slides that a plan names: "slides 2, 5 and 7 to 9"."""
+    found = set()
+    for first, last in re.findall(r"(\d+)(?: to (\d+))?", words):
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
+def test_slides_and_exercises_of_a_block_fit_into_its_minutes():
+    decks = sorted((make_workshop.OUT / "slides").glob("0*.html"))
+    if len(decks) != len(NAMES):
+        pytest.skip("the slides are not built: make workshop")
+    section = re.compile(r'<section class="(\w+)" data-minutes="(\d+)"><h1>(.*?)</h1>')
+    slides = [section.findall(deck.read_text(encoding="utf-8")) for deck in decks]
+    for title, rows in plans():
+        for row in rows:
+            needed = 0
+            for words in re.split(r"(?=[Dd]eck)", row[2])[1:]:
+                deck = slides[int(re.search(r"\d", words)[0]) - 1]
+                named = re.search(r"slides? ([\d, toand]+)", words)
+                chosen = (
+                    numbers(named[1]) if named else {i for i, s in enumerate(deck, 1) if s[0] in ("figure", "predict")}
+                )
+                assert max(chosen) <= len(deck), f"{title}: {row[2]}"
+                needed += sum(int(deck[i - 1][1]) for i in chosen)
+            for notebook, number in re.findall(r"(\d)\.(\d)", row[3]):
+                needed += next(int(s[1]) for s in slides[int(notebook) - 1] if f"exercise {number} " in s[2])
+            assert needed <= int(row[1]), f"{title}, {row[0]}: {needed} minutes of slides and exercises"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,7 +26,7 @@ def auc(y, prob):
 
 def train_on_few(epochs, lr=1e-3, weight_decay=0.0, accumulate=1, schedule=None):
     """In place of the notebook's training: the best learning rate is 1e-3."""
-    loss = 0.5 + abs(np.log10(lr) + 3)
+    loss = 0.5 + abs(np.log10(lr) + 3) if lr > 0 else np.nan
     return SimpleNamespace(val_loss=[loss + 1, loss][:epochs], best_epoch=1)
 
 
@@ -92,12 +92,12 @@ def levels(d, side, px):
     return [i for i, f in enumerate(d) if side / f >= px]
 
 
-def bootstrap(draw, quantiles=(0.025, 0.975)):
+def bootstrap(draw, quantiles=(0.025, 0.975), skip=True):
     def interval(y, prob, n=200):
         rng, values = np.random.default_rng(0), []
         while len(values) < n:
             pick, other = draw(rng, len(y))
-            if 0 < y[pick].sum() < len(pick):
+            if not skip or 0 < y[pick].sum() < len(pick):
                 values.append(auc(y[pick], prob[other]))
         return np.quantile(values, quantiles)
 
@@ -119,8 +119,9 @@ def paired(*, swap=0.5, mode="both", add=1, pool=False):
                 difference = auc(y, both[: len(y)]) - auc(y, both[len(y) :])
             else:
                 s = rng.random(len(y)) < swap
-                difference = auc(y, np.where(s, b, a)) - auc(y, np.where(s, a, b))
-            hits += abs(difference) >= abs(seen) if mode == "both" else difference >= seen
+                other = s if mode != "one by one" else rng.random(len(y)) < swap
+                difference = auc(y, np.where(s, b, a)) - auc(y, np.where(other, a, b))
+            hits += difference >= seen if mode == "one" else abs(difference) >= abs(seen)
         return (add + hits) / (add + n)
 
     return p_value
@@ -200,6 +201,8 @@ WRONG = {
         (lambda f, t: 7, "expected 2"),
         (lambda f, t: f[9], "stopped with IndexError"),
         (lambda f, t: "two", "'two'"),
+        (lambda f, t: (f > 0.5).sum(), "that the function is given"),
+        (lambda f, t: f > t and 1, "stopped with ValueError"),
     ],
     "1.choose_level": [
         (lambda d, s, p: max(levels(d, s, p)), "stopped with ValueError"),
@@ -215,7 +218,7 @@ WRONG = {
     "2.my_order": [
         (lambda c: np.arange(400), "of the rows are padding"),
         (lambda c: np.sort(c["large"]), "these are the sizes"),
-        (lambda c: np.argsort(c["large"])[:-1], "found 399 numbers"),
+        (lambda c: np.argsort(c["large"])[:-1], "numbers found: 399"),
         (lambda c: np.zeros(400, int), "bag 1 is not in it"),
         (lambda c: np.argsort(c["large"]) / 1, "whole numbers"),
         (lambda c: "small first", "'small first'"),
@@ -228,6 +231,8 @@ WRONG = {
         (lambda X, o: [X[: b - a] for a, b in zip(o[:-1], o[1:], strict=True)], "other rows"),
         (lambda X, o: [X[a : b + 1] for a, b in zip(o[:-1], o[1:], strict=True)], "expected (3, 2)"),
         (lambda X, o: X, "gives 8 bags"),
+        (lambda X, o: [X[a:b].tolist() for a, b in zip(o[:-1], o[1:], strict=True)], "expected a tensor"),
+        (lambda X, o: X.split(o.tolist()), "stopped with RuntimeError"),
         (lambda X, o: 5, "list of bags"),
         (lambda X, o: [X[a:] for a in o[:-1]], "where the next bag begins"),
     ],
@@ -237,7 +242,10 @@ WRONG = {
         (splitter(lambda p, n, s: by_patient(p, n, 0)), "Use the seed"),
         (splitter(lambda p, n, s: by_patient(p, n, None)), "two different splits"),
         (lambda p, n, s: by_patient(p, n, s), "two lists"),
-        (splitter(lambda p, n, s: by_patient(p, n + 1, s)), "3 patients"),
+        (splitter(lambda p, n, s: by_patient(p, n + 1, s)), "training, then validation"),
+        (splitter(lambda p, n, s: by_patient(p, 1, s)), "validation set with seed 0: 1"),
+        (lambda p, n, s: (np.zeros(8, bool), np.ones(8, bool)), "two lists"),
+        (lambda p, n, s: tuple(np.array(part) + 0.4 for part in splitter(by_patient)(p, n, s)), "two lists"),
         (lambda p, n, s: ([], by_patient(p, n, s)), "neither side"),
         (lambda p, n, s: (list(range(8)), by_patient(p, n, s)), "twice"),
         (lambda p, n, s: (["ann"], ["ben"]), "two lists"),
@@ -249,7 +257,8 @@ WRONG = {
         (lambda c: 0, "above 0"),
         (lambda c: -1, "above 0"),
         (lambda c: "1.3", "'1.3'"),
-        (lambda c: [1, 2], "one number"),
+        (lambda c: [1, 2], "several values"),
+        (lambda c: c["lse"], "the function lse"),
         (lambda c: 300, "overflows"),
     ],
     "3.softmax": [
@@ -261,6 +270,10 @@ WRONG = {
         (lambda f: torch.exp(f), "Divide"),
         (lambda f: torch.full_like(f, 1 / len(f)), "expected [0.09"),
         (lambda f: torch.softmax(f, 1), "stopped with IndexError"),
+        (lambda f: (f - f.max()) / (f - f.max()).sum(), "Take the exponential"),
+        (lambda f: torch.softmax(-f, 0), "sign turned round"),
+        (lambda f: torch.nan_to_num(torch.exp(f) / torch.exp(f).sum()), "overflows"),
+        (lambda f: torch.sigmoid(f), "same exponentials"),
     ],
     "3.mean_pool": [
         (lambda X, m: X.mean(1), "padding included"),
@@ -280,6 +293,9 @@ WRONG = {
         (lambda f, m: softmax_rows(f, 1) * m / (softmax_rows(f, 1) * m).sum(1, keepdim=True), "over its real patches"),
         (lambda f, m: m / m.sum(1, keepdim=True), "softmax of its real patches"),
         (lambda f, m: torch.softmax(f[m], 0), "Padding stays in place"),
+        (lambda f, m: torch.softmax(f.masked_fill(m, -torch.inf), 1), "upside down"),
+        (lambda f, m: torch.log_softmax(f.masked_fill(~m, -torch.inf), 1), "no weights yet"),
+        (lambda f, m: torch.softmax(f, 1) * m, "Leave padding out"),
     ],
     "3.copies": [
         (lambda c: (2, 0), "upside down"),
@@ -287,16 +303,22 @@ WRONG = {
         (lambda c: (0.25, 0), "denominator"),
         (lambda c: (0.5, 2), "weighted mean"),
         (lambda c: (0.5, None), "replace both None"),
-        (lambda c: ("half", 0), "two numbers"),
+        (lambda c: ("half", 0), "two names"),
+        (lambda c: ([0.5], 0), "several values"),
+        (lambda c: (0.5, -0.5), "weighted mean"),
     ],
     "4.my_settings": [
         (lambda c: {"epochs": 40, "lr": 2e-3}, "number to beat is 0.801"),
         (lambda c: {"lr": 1e-3}, "expected epochs"),
-        (lambda c: {"epochs": 99, "lr": 1e-3}, "40 at most"),
+        (lambda c: {"epochs": 99, "lr": 1e-3}, "from 1 to 40"),
         (lambda c: [40], "a dictionary"),
         (lambda c: {"epochs": 40, "rate": 1}, "stopped with TypeError"),
         (lambda c: {"epochs": 4.5}, "whole number"),
         (lambda c: {1: 2, "epochs": 40}, "a dictionary"),
+        (lambda c: {"epochs": "40"}, "epochs='40'"),
+        (lambda c: {"epochs": 0}, "from 1 to 40"),
+        (lambda c: {"epochs": 40, "function": 4}, "stopped with TypeError"),
+        (lambda c: {"epochs": 40, "lr": -1.0}, "went wrong"),
     ],
     "4.stop_epoch": [
         (lambda v, p: stopping(v, p, before=True), "counted from 0"),
@@ -335,6 +357,9 @@ WRONG = {
         (lambda y, c: c[y == 1], "one number"),
         (lambda y, c: y[c], "one number"),
         (lambda y, c: c[y == 2].mean(), "divided by zero"),
+        (lambda y, c: 1 - c[y == 1].mean(), "was missed"),
+        (lambda y, c: c[y == 0].mean(), "false alarms"),
+        (lambda y, c: c.mean(), "by how many do you divide"),
     ],
     "5.bootstrap_interval": [
         (bootstrap(fair_draw, (0, 1)), "smallest and largest"),
@@ -344,6 +369,9 @@ WRONG = {
         (bootstrap(lambda rng, n: (fair_draw(rng, n // 4)[0],) * 2), "As many slides"),
         (bootstrap(fair_draw, (0.975, 0.025)), "smaller one first"),
         (bootstrap(lambda rng, n: (np.arange(n),) * 2), "with replacement"),
+        (bootstrap(fair_draw, skip=False), "one class only"),
+        (bootstrap(lambda rng, n: (rng.choice(n, 100, replace=False),) * 2), "stopped with ValueError"),
+        (lambda y, p, n=5: "0.7 to 0.8", "two numbers"),
         (lambda y, p, n=5: auc(y, p), "two numbers"),
         (lambda y, p, n=5: (np.nan, 1), "divided by zero"),
     ],
@@ -354,10 +382,11 @@ WRONG = {
         (paired(pool=True), "do not draw or mix"),
         (lambda y, a, b, n=1: 0.5, "same model twice"),
         (lambda y, a, b, n=1: 3, "above 0 and at most 1"),
+        (paired(mode="one by one"), "serves both"),
         (lambda y, a, b, n=1: a - b, "one number"),
     ],
     "6.take_out": [
-        (lambda c: [0, 1], "the probability is 0.9"),
+        (lambda c: [0, 1], "then 0.9"),
         (lambda c: np.array([0.9, 0.2]), "these are scores"),
         (lambda c: [3, 99], "numbered 0 to 7"),
         (lambda c: range(8), "One must stay"),
@@ -365,12 +394,18 @@ WRONG = {
         (lambda c: [3, 5, 1], "more than 2"),
         (lambda c: "all", "numbers of some patches"),
         (lambda c: None, "replace None"),
+        (lambda c: np.array([0, 0, 0, 1, 0, 1, 0, 0], bool), "np.flatnonzero"),
+        (lambda c: [3.0, 5.0], "not 3.0"),
+        (lambda c: [0], "patches taken out: 1"),
     ],
     "6.fair_share": [
         (lambda raw: np.exp(raw - raw.max()) / np.exp(raw - raw.max()).sum(), "number of patches"),
         (lambda raw: np.exp(raw) / np.exp(raw).sum() * len(raw), "overflow"),
-        (lambda raw: raw * len(raw), "expected 1"),
-        (lambda raw: raw / raw.mean(), "divided by zero"),
+        (lambda raw: raw / raw.mean(), "Is it a softmax"),
+        (lambda raw: raw * len(raw), "Take the softmax"),
+        (lambda raw: raw / raw.sum() * len(raw), "Is it a softmax"),
+        (lambda raw: np.nan_to_num(np.exp(raw) / np.exp(raw).sum() * len(raw)), "overflows"),
+        (lambda raw: np.exp(raw - raw.max()) * len(raw), "fair share has the value 1"),
         (lambda raw: np.exp(raw - raw.max()) / np.exp(raw - raw.max()).sum() * len(raw) ** 2, "once"),
         (lambda raw: np.ones(len(raw)), "Is it a softmax"),
         (lambda raw: 1.0, "one value for each patch"),
@@ -384,6 +419,9 @@ WRONG = {
         (lambda s, t: 100 * np.mean([b[a.argmax()] for a, b in zip(s, t, strict=True)]), "percent"),
         (lambda s, t: np.mean(np.array(s) == np.array(t)), "stopped with ValueError"),
         (lambda s, t: 1.0, "expected 0.75"),
+        (lambda s, t: 0.75, "expected 0.4"),
+        (lambda s, t: np.mean([a.max() > 0.5 for a in s]), "expected 0.4"),
+        (lambda s, t: np.mean([a.argmax() in b for a, b in zip(s, t, strict=True)]), "expected 0.4"),
     ],
     "6.find_peaks": [
         (lambda s, c, r: c[peaks(s, c, r)], "coordinates"),
@@ -396,6 +434,9 @@ WRONG = {
         (lambda s, c, r: 1, "a list of the numbers"),
         (lambda s, c, r: [1, 99], "numbered 0 to 4"),
         (lambda s, c, r: [1, 1, 4], "twice"),
+        (lambda s, c, r: s > 0.3, "np.flatnonzero"),
+        (lambda s, c, r: [float(i) for i in peaks(s, c, r)], "not 3.0"),
+        (lambda s, c, r: [str(i) for i in peaks(s, c, r)], "a list of the numbers"),
     ],
 }
 VALUES = {*MADE_UP, *FROM_NOTEBOOK, "3.copies"}  # their answers are values, no functions

@@ -65,9 +65,8 @@ def the_question(name: str) -> Slide:
     bar(axis, mpp, image.shape[1] / width, 500)
     return Slide(
         "Somewhere in here there is cancer",
-        f"It is smaller than one square of a {round(width / course.side_of(name))} by"
-        f" {round(height / course.side_of(name))}"
-        " grid. Where would you look?",
+        f"One metastasis, as large as {max(1, round(course.shares_of(name).sum()))} of the squares of a"
+        f" {round(width / course.side_of(name))} by {round(height / course.side_of(name))} grid. Where would you look?",
         figure,
         (
             "Say nothing for ten seconds. Let two people point.",
@@ -75,7 +74,7 @@ def the_question(name: str) -> Slide:
             "The picture is synthetic: a program drew it. Real nodes are ten times as wide and have no frame.",
         ),
         kind="predict",
-        alt="A lymph node at low magnification. The metastasis in it is hard to see.",
+        alt="A lymph node at low magnification, with one small metastasis that nothing marks.",
     )
 
 
@@ -121,7 +120,7 @@ def the_pyramid(name: str) -> Slide:
     figure, _ = row_of_pictures(images, titles)
     return Slide(
         f"One file holds the picture {sizes} times",
-        "Each level is half as large as the one before. The corner you ask for is always in level-0 pixels.",
+        "Each level is half as large as the one before. Corners are always in level-0 pixels.",
         figure,
         (
             "Same middle, same number of pixels, four distances from the microscope.",
@@ -190,9 +189,9 @@ def the_grid(name: str) -> Slide:
     image, coords, truth = course.overview_of(name), course.patches_of(name).coords, course.truth_of(name)
     figure, (axis,) = panels(1)
     picture(axis, image)
-    crop(axis, image, WIDE)
     for (x, y), label in sorted(zip(coords.tolist(), truth, strict=True), key=lambda pair: pair[1]):
         square(axis, *on_overview(name, x, y), color=TUMOR if label == 1 else NORMAL, width=5 if label == 1 else 2)
+    crop(axis, image, WIDE)
     micrometres = course.side_of(name) * course.facts_of(name)[1]
     return Slide(
         f"A grid cuts the slide into {len(coords)} patches",

@@ -10,7 +10,7 @@ import torch
 
 from deck import course
 from deck.exercises import roadmap
-from deck.look import INK, SOFT, VIOLET, Slide, choices, claim, panels, picture
+from deck.look import INK, SOFT, VIOLET, Slide, claim, panels, picture, vote
 from mil_tutorial import build_adjacency, open_slide, read_patch
 from mil_tutorial.style import NORMAL, TUMOR
 
@@ -142,14 +142,11 @@ def padded(axis, sizes: np.ndarray) -> None:
 
 def guess_padding() -> Slide:
     """The vote."""
-    return Slide(
+    return vote(
         "how much of a batch of 32 is padding?",
         "Bags of 2 000 to 10 000 patches. In a padded batch all are filled up to the largest.",
-        choices("about 10 %", "about 25 %", "about 40 %"),
-        ("Hands up. Most say too little.",),
-        1,
-        "predict",
-        alt="Three boxes: about 10, 25 and 40 percent.",
+        ("about 10 %", "about 25 %", "about 40 %"),
+        "Hands up. Most say too little.",
     )
 
 
@@ -206,7 +203,7 @@ def the_packing() -> Slide:
     axis.spines[:].set_visible(False)
     return Slide(
         "Packing wastes nothing, and needs offsets",
-        f"{len(sizes)} bags, one behind the other. Bag i is X[offsets[i] : offsets[i + 1]].",
+        f"{len(sizes)} bags, one behind the other, and one number for each border.",
         figure,
         ("One offset more than bags. Exercise 2 goes the way back: from X and offsets to a list of bags.",),
         alt="Four bars in a row; arrows below mark where each bag begins, and the end.",

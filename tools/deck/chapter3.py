@@ -10,7 +10,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from deck import course
 from deck.exercises import roadmap
-from deck.look import FIGURE, INK, SOFT, VIOLET, Slide, choices, claim, drawing_board, panels
+from deck.look import FIGURE, INK, SOFT, VIOLET, Slide, claim, drawing_board, panels, vote
 from mil_tutorial import ABMIL, collate_fn
 from mil_tutorial.style import NORMAL, TUMOR
 
@@ -30,8 +30,8 @@ def three_poolings() -> Slide:
         axis.set_title(f"{title}: {weight @ values:.2f}", fontsize=24, weight="bold")
     axes[0].set_ylabel("weight")
     return Slide(
-        "The mean drowns one patch, the maximum hears only one",
-        "Attention lies between: a weighted mean, and the model learns the weights. (These weights are an example.)",
+        "Mean drowns one patch, maximum hears only one",
+        "Attention is a mean with weights that the model learns. These are made up.",
         figure,
         (
             "Cover the third picture and ask for weights by hand.",
@@ -57,7 +57,7 @@ def the_equations() -> Slide:
     for i, (word, symbol, shape) in enumerate(steps):
         x = i * (side + gap)
         axis.add_patch(
-            FancyBboxPatch((x + 8, 130), side - 16, 200, boxstyle="round,pad=8", fc="white", ec=VIOLET, lw=4)
+            FancyBboxPatch((x + 10, 130), side - 20, 200, boxstyle="round,pad=6", fc="white", ec=VIOLET, lw=4)
         )
         axis.text(x + side / 2, 295, word, ha="center", va="center")
         axis.text(x + side / 2, 230, symbol, ha="center", va="center", fontsize=36, color=TUMOR)
@@ -66,7 +66,7 @@ def the_equations() -> Slide:
             axis.add_patch(
                 FancyArrowPatch((x - gap, 230), (x, 230), arrowstyle="-|>", mutation_scale=26, color=INK, lw=3)
             )
-            axis.text(x - gap / 2, 380 if i % 2 else 80, arrows[i - 1], ha="center", va="center", fontsize=22)
+            axis.text(x - gap / 2, 380 if i % 2 else 80, arrows[i - 1], ha="center", va="center", fontsize=25)
     return Slide(
         "Four steps from n patches to one number",
         "Say the shape at every step. Nobody gets lost who knows the shapes.",
@@ -122,14 +122,11 @@ def before_and_after() -> Slide:
 
 def guess_invariance() -> Slide:
     """The vote."""
-    return Slide(
-        "which of these change the logit of a bag?",
+    return vote(
+        "what changes the logit of a bag?",
         "Hands up for each of the three.",
-        choices("another order\nof its patches", "ten rows\nof padding", "other bags\nin the batch"),
-        ("Let two people with different answers explain theirs.",),
-        1,
-        "predict",
-        alt="Three boxes: another order, ten rows of padding, other bags in the batch.",
+        ("another order\nof its patches", "ten rows\nof padding", "other bags\nin the batch"),
+        "Let two people with different answers explain theirs.",
     )
 
 
@@ -156,9 +153,10 @@ def invariance() -> Slide:
     figure, (axis,) = panels(1)
     axis.barh(list(changes), sizes, color=[NORMAL] * 3 + [TUMOR])
     axis.invert_yaxis()
-    axis.set(
-        xscale="log", xlabel="change of the logit (log scale)", xlim=(1e-8, 10), xticks=[1e-8, 1e-6, 1e-4, 1e-2, 1]
-    )
+    ticks = {1e-6: "0.000 001", 1e-4: "0.000 1", 1e-2: "0.01", 1: "1"}
+    axis.set(xscale="log", xlabel="change of the logit (log scale)", xlim=(1e-8, 10), xticks=list(ticks))
+    axis.set_xticklabels(ticks.values())
+    axis.minorticks_off()
     for i, size in enumerate(sizes):
         axis.text(size * 1.3, i, f"{size:.2g}" if size > 1e-4 else "rounding", va="center")
     return Slide(

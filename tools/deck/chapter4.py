@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from deck import course
 from deck.exercises import roadmap
-from deck.look import INK, Slide, choices, claim, panels
+from deck.look import INK, SOFT, Slide, claim, intervals, panels, vote
 from mil_tutorial import ABMIL, auc_interval, bags_from_arrays, collate_fn, fit, make_loader, split_bags
 from mil_tutorial.style import NORMAL, TUMOR
 
@@ -51,7 +51,7 @@ def draw_it() -> Slide:
     axis.set_yticklabels(["0", "a coin: 0.69"])
     axis.plot([1], [0.69], "o", ms=18, color=NORMAL)
     axis.plot([1], [0.66], "o", ms=18, color=TUMOR)
-    axis.text(10, 0.4, "?", fontsize=120, ha="center", va="center", color="#B9B2C6")
+    axis.text(10, 0.4, "?", fontsize=120, ha="center", va="center", color=SOFT)
     return Slide(
         "draw both curves",
         "Blue: slides that the model learns from. Orange: slides that it does not. Take a pencil, one minute.",
@@ -112,14 +112,11 @@ def by_heart() -> Slide:
 
 def guess_shuffled() -> Slide:
     """The vote."""
-    return Slide(
-        "the labels are shuffled. And the training loss?",
-        "Every slide gets the label of another one. There is nothing left to learn.",
-        choices("it stays\nat 0.69", "it falls\nall the same", "it rises"),
-        ("Take a second bet: which validation AUC?",),
-        1,
-        "predict",
-        alt="Three boxes: stays, falls, rises.",
+    return vote(
+        "what will the training loss do?",
+        "The labels are shuffled: every slide gets another one's. There is nothing left to learn.",
+        ("it stays\nat 0.69", "it falls\nall the same", "it rises"),
+        "Take a second bet: which validation AUC?",
     )
 
 
@@ -202,20 +199,9 @@ def the_zoo() -> Slide:
 
 def cannot_rank() -> Slide:
     """Intervals on the validation slides."""
-    figure, (axis,) = panels(1)
-    found = {}
-    for name in course.POOLINGS:
-        answers = course.train(0, name, SPLIT).validation
-        found[name] = auc_interval(answers.Y, answers.prob)
-    for i, e in enumerate(found.values()):
-        axis.plot([e.low, e.high], [i, i], color=NORMAL, lw=10, solid_capstyle="butt", alpha=0.4)
-        axis.plot([e.value], [i], "o", ms=20, color=TUMOR)
-    axis.set(
-        yticks=range(len(found)),
-        yticklabels=list(found),
-        ylim=(2.6, -0.6),
-        xlabel="AUC on the validation slides, 95 % interval",
-    )
+    answers = {name: course.train(0, name, SPLIT).validation for name in course.POOLINGS}
+    found = {name: auc_interval(a.Y, a.prob) for name, a in answers.items()}
+    figure = intervals(found, "AUC on the validation slides, 95 % interval")
     n = len(course.train(0, split=SPLIT).val)
     overlap = max(e.low for e in found.values()) < min(e.high for e in found.values())
     return Slide(

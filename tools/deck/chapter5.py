@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from deck import course
 from deck.exercises import roadmap
-from deck.look import INK, VIOLET, Slide, choices, claim, panels
+from deck.look import INK, SOFT, VIOLET, Slide, claim, intervals, panels, vote
 from mil_tutorial import ABMIL, auc_interval, choose_threshold, make_loader, predict
 from mil_tutorial.style import NORMAL, TUMOR
 
@@ -81,7 +81,7 @@ def every_slide() -> Slide:
     axis.text(threshold + 0.01, 1.6, f"threshold {threshold:.2f}, from validation", va="top")
     missed, alarms = int((~calls & (test.Y == 1)).sum()), int((calls & (test.Y == 0)).sum())
     return Slide(
-        f"{missed} tumour slides are missed, {alarms} normal ones are false alarms",
+        f"{missed} tumour slides are missed, {alarms} false alarms",
         f"Every point is one of {len(test.Y)} test slides. Points on the wrong side of the line are the errors.",
         figure,
         ("The threshold was chosen on validation slides. One half is a habit, not a law.",),
@@ -91,14 +91,11 @@ def every_slide() -> Slide:
 
 def guess_baseline() -> Slide:
     """The vote."""
-    return Slide(
+    return vote(
         "which comes closest to ABMIL?",
         "All are trained on the same slides. The score is the AUC on the test slides.",
-        choices("always\n“normal”", "the mean of\nthe patches", "the best\nsingle patch"),
-        ("A score means little alone: compared with what?",),
-        1,
-        "predict",
-        alt="Three boxes: always normal, the mean, the best single patch.",
+        ("always\n“normal”", "the mean of\nthe patches", "the best\nsingle patch"),
+        "A score means little alone: compared with what?",
     )
 
 
@@ -147,21 +144,13 @@ def baselines() -> Slide:
 
 def two_lucks() -> Slide:
     """Intervals of every seed."""
-    estimates = [auc_interval(course.test_answers(s).Y, course.test_answers(s).prob) for s in course.SEEDS]
-    figure, (axis,) = panels(1)
-    for i, e in enumerate(estimates):
-        axis.plot([e.low, e.high], [i, i], color=NORMAL, lw=10, alpha=0.4, solid_capstyle="butt")
-        axis.plot([e.value], [i], "o", ms=20, color=TUMOR)
-    axis.set(
-        yticks=range(5),
-        yticklabels=[f"seed {s}" for s in course.SEEDS],
-        ylim=(4.6, -0.6),
-        xlabel="AUC of ABMIL, 95 % interval over slides",
-    )
-    spread = np.ptp([e.value for e in estimates])
-    width = np.mean([e.high - e.low for e in estimates])
+    answers = {f"seed {s}": course.test_answers(s) for s in course.SEEDS}
+    found = {name: auc_interval(a.Y, a.prob) for name, a in answers.items()}
+    figure = intervals(found, "AUC of ABMIL, 95 % interval over slides")
+    spread = np.ptp([e.value for e in found.values()])
+    width = np.mean([e.high - e.low for e in found.values()])
     return Slide(
-        claim(width > spread, "The luck of the slides is larger than the luck of the seed"),
+        claim(width > spread, "Luck of the slides is larger than luck of the seed"),
         f"Between seeds: {spread:.3f}. Between other sets of {len(course.test_answers().Y)} slides: about"
         f" {width:.3f}. No seed makes that smaller.",
         figure,
@@ -202,14 +191,11 @@ def who_is_missed() -> Slide:
 
 def guess_gap() -> Slide:
     """The vote."""
-    return Slide(
+    return vote(
         f"you let the {len(course.test_answers().Y)} test slides choose",
         "Score them after every epoch, report the best epoch and threshold. How much accuracy does that add?",
-        choices("0.00", "0.02", "0.10"),
-        ("Everyone has done this once. Ask for hands.",),
-        1,
-        "predict",
-        alt="Three boxes: 0.00, 0.02, 0.10.",
+        ("0.00", "0.02", "0.10"),
+        "Everyone has done this once. Ask for hands.",
     )
 
 
@@ -229,7 +215,7 @@ def the_gap() -> Slide:
     honest, tempting = np.array(pairs).T
     figure, (axis,) = panels(1)
     for i, (a, b) in enumerate(pairs):
-        axis.plot([a, b], [i, i], color="#B9B2C6", lw=6, zorder=0)
+        axis.plot([a, b], [i, i], color=SOFT, lw=6, zorder=0)
     axis.scatter(honest, range(5), s=400, color=NORMAL, label="honest: validation chooses")
     axis.scatter(tempting, range(5), s=400, color=TUMOR, label="tempting: the test slides choose")
     axis.set(
@@ -273,7 +259,7 @@ def the_leak() -> Slide:
     )
     a, b = (np.mean(v) for v in found.values())
     return Slide(
-        claim(a > b + 0.03, "A split of patches finds something where there is nothing"),
+        claim(a > b + 0.03, "A split of patches finds what is not there"),
         f"The labels are random, so 0.5 is honest. Split by patches: {a:.2f}. Split by slides: {b:.2f}. Same"
         " classifier.",
         figure,

@@ -11,7 +11,7 @@ import numpy as np
 from deck import course
 from deck.chapter1 import on_overview
 from deck.exercises import roadmap
-from deck.look import FIGURE, Slide, choices, claim, crop, panels, picture
+from deck.look import FIGURE, Slide, claim, crop, panels, picture, vote
 from mil_tutorial import (
     deletion_insertion,
     froc,
@@ -86,15 +86,12 @@ def the_place() -> Slide:
 
 def guess_healthy() -> Slide:
     """The vote."""
-    return Slide(
+    return vote(
         "what will a healthy slide look like?",
         "Same colours, scaled from smallest to largest attention. Its tumour probability is"
         f" {probability()[innocent()]:.2f}.",
-        choices("all blue", "some red", "all red"),
-        ("Hands up, and one reason for each.",),
-        1,
-        "predict",
-        alt="Three boxes: all blue, some red, all red.",
+        ("all blue", "some red", "all red"),
+        "Hands up, and one reason for each.",
     )
 
 
@@ -133,8 +130,8 @@ def one_scale() -> Slide:
     )
     bar.set_label("what the patch adds to the logit")
     return Slide(
-        claim(values[0].max() > 2 * values[1].max(), "A score with a meaning, on one scale, tells them apart"),
-        "Orange speaks for tumour, purple against it, white says nothing. Both slides share the bar.",
+        claim(values[0].max() > 2 * values[1].max(), "A score with a meaning tells them apart"),
+        "Orange speaks for tumour, purple against it. Both slides share one scale.",
         figure,
         (
             "Attention says where the model looked. The contribution adds for which answer. The parts sum to the"
@@ -147,14 +144,11 @@ def one_scale() -> Slide:
 
 def guess_deletion() -> Slide:
     """The vote."""
-    return Slide(
-        "take away the patches of highest attention first",
-        "Against taking them away in random order: how fast does the tumour probability fall?",
-        choices("much\nfaster", "about as\nfast", "slower"),
-        ("Attention is what everybody draws. Does it show what the model uses?",),
-        1,
-        "predict",
-        alt="Three boxes: much faster, about as fast, slower.",
+    return vote(
+        "delete what gets most attention",
+        "Patch by patch. Against a random order, how fast does the tumour probability fall?",
+        ("much\nfaster", "about as\nfast", "slower"),
+        "Attention is what everybody draws. Does it show what the model uses?",
     )
 
 
@@ -187,8 +181,8 @@ def deletion() -> Slide:
         " far better.",
         figure,
         (
-            "Answer to the notebook's Predict: no. The best finding of the course: a convincing map need not"
-            " show what is used.",
+            "Answer to the notebook's Predict: the contribution falls faster, and stays low.",
+            "The best finding of the course: a convincing map need not show what is used.",
             "One model, synthetic slides. Test your own.",
         ),
         minutes=3,

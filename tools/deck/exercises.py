@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 from pathlib import Path
 
 import nbformat
@@ -20,13 +21,44 @@ STEPS = [
     ("Slide", "to patches"), ("Patches", "to bags"), ("Bag to", "one answer"), ("Learn from", "labels"),
     ("How good", "is it?"), ("Where is", "the tumour?"),
 ]  # fmt: skip
-HEAD = re.compile(r"(?:\*\*|### )Exercise (\d+) \((★+)[^)]*\)[.:]?\s*(.*)", re.DOTALL)  # in bold, or a heading
+HEAD = re.compile(r"(\*\*|### )(Exercise \d+|Try it) \((★+)[^)]*\)[.:]? ?(.*)", re.DOTALL)  # in bold, or a heading
+COMMENT = re.compile(r"<!--.*?-->\n*", re.DOTALL)
+LINK = re.compile(r"\[([^\]]+)\]\(https?://[^)]+\)")
+FORMULA = re.compile(r"\$([^$]+)\$")
 MINUTES = {1: 4, 2: 6, 3: 8}  # by stars
+ROOM = 560  # letters of a task that a slide holds beside the stub
+LONGEST = 24  # letters of an exercise's name in a title of one line
+WIDEST = 66  # letters of a line of code
 
 
 def as_html(text: str) -> str:
-    """A paragraph of Markdown on one line, with the one formula that tasks have."""
-    return quizzes.as_html(re.sub(r"\s+", " ", text.strip()).replace(r"$-\infty$", "−∞"))
+    """A paragraph of Markdown on one line: links become words, small formulas letters."""
+    text = LINK.sub(r"\1", re.sub(r"\s+", " ", text.strip()))
+    return quizzes.as_html(
+        FORMULA.sub(lambda m: m[1].replace(r"\infty", "∞").replace("-", "−").replace("\\", ""), text)
+    )
+
+
+def as_code(stub: str) -> str:
+    """A stub in lines that a slide can hold: the second sentence of a docstring and long comments go down a line."""
+    stub = re.sub(r'(?m)^( *)("""[^\n]*?[.?]) (?=[^\n]*"""$)', r"\1\2\n\1", stub.strip())
+    lines = []
+    for line in stub.splitlines():
+        short = re.sub("  (?=# )", "\n", line) if len(line) > WIDEST else line
+        indent = line[: len(line) - len(line.lstrip())]
+        for part in short.split("\n"):
+            lines += textwrap.wrap(part, WIDEST, subsequent_indent=indent, break_long_words=False)
+    return "\n".join(lines)
+
+
+def task_of(source: str) -> tuple[str, str, list[str]] | None:
+    """Title, stars and paragraphs of the exercise in a cell, if there is one."""
+    found = HEAD.search(COMMENT.sub("", source))
+    if not found:
+        return None
+    name, _, task = found[4].split("<details>")[0].partition("**" if found[1] == "**" else "\n")
+    title = found[2].lower() + " " + found[3] + (" · " + name.strip(" .") if 0 < len(name) < LONGEST else "")
+    return title, found[3], [p for p in task.strip().split("\n\n") if p]
 
 
 def cells_of(name: str) -> list:
@@ -38,24 +70,26 @@ def exercises(name: str) -> list[Slide]:
     """One slide for each exercise: the task as the notebook words it, and the stub."""
     slides, cells = [], cells_of(name)
     for i, cell in enumerate(cells):
-        if cell.cell_type != "markdown" or not (found := HEAD.search(cell.source)):
+        if cell.cell_type != "markdown" or not (task := task_of(cell.source)):
             continue
-        task = found[3].split("<details>")[0].strip()
-        if found[0].startswith("**"):
-            task = task.replace("**", "", 1).strip()  # where the bold part ends
+        title, stars, lines = task
+        story = []
+        while len(lines) > 1 and sum(map(len, lines)) > ROOM:
+            story.append(lines.pop(0))  # the speaker tells it
         hint = re.search(r"<summary>Hint</summary>(.*?)</details>", cell.source, re.DOTALL)
         stub = next(c.source for c in cells[i:] if "exercise" in c.metadata.get("tags", []))
         solution = next(c.source for c in cells[i:] if "solution" in c.metadata.get("tags", []))
         answer = re.split(r"\n+assert |\nfrom ", solution.partition("\n")[2])[0].strip()
         slides.append(
             Slide(
-                f"exercise {found[1]} {found[2]}",
+                title,
                 "",
                 kind="exercise",
-                lines=tuple(as_html(p) for p in task.split("\n\n")),
-                code=stub.strip(),
-                minutes=MINUTES[len(found[2])],
+                lines=tuple(as_html(p) for p in lines),
+                code=as_code(stub),
+                minutes=MINUTES[len(stars)],
                 notes=(
+                    *(re.sub("<[^>]+>", "", html.unescape(as_html(p))) for p in story),
                     "Press T for the clock. Alone for half the time, then in pairs. The check cell says what is"
                     " missing.",
                     *(["Hint: " + re.sub("<[^>]+>", "", html.unescape(hint[1]))] if hint else []),
@@ -69,8 +103,8 @@ def exercises(name: str) -> list[Slide]:
 def take_home(name: str) -> Slide:
     """The recap of a notebook."""
     text = next(c.source for c in cells_of(name) if c.cell_type == "markdown" and "## Recap" in c.source)
-    recap = text.split("## Recap")[1].split("\n#")[0]
-    points = [p.removeprefix("- ") for p in re.split(r"\n(?=- )", recap.strip()) if p.startswith("- ")]
+    recap = text.split("## Recap")[1].strip().split("\n\n")[0]  # below it is a table
+    points = [p.removeprefix("- ") for p in re.split(r"\n(?=- )", recap) if p.startswith("- ")]
     return Slide(
         f"{len(points)} sentences to keep",
         "",
@@ -96,7 +130,7 @@ def roadmap(step: int, title: str, sentence: str, *notes: str) -> Slide:
         color = TUMOR if here else VIOLET if i + 1 < step else SOFT
         axis.add_patch(
             FancyBboxPatch(
-                (x + 10, 40), side - 20, 160, boxstyle="round,pad=10", fc=color if here else "white", ec=color, lw=4
+                (x + 12, 40), side - 24, 160, boxstyle="round,pad=8", fc=color if here else "white", ec=color, lw=4
             )
         )
         ink = "white" if here else color if color != SOFT else "#6A6178"

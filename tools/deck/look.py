@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from mil_tutorial.evaluation.metrics import Estimate
 from mil_tutorial.style import ACCENT, NORMAL, TUMOR
 
 PAGE = (1280, 720)  # a slide in CSS pixels; the browser scales it to the screen
@@ -127,12 +128,15 @@ def picture(axis, image: np.ndarray, title: str = "", **more) -> None:
 
 
 def crop(axis, image: np.ndarray, shape: float) -> None:
-    """Show the part of a slide that holds tissue, `shape` times as wide as high."""
+    """Show the part of a slide that holds tissue and what is drawn on it, `shape` times as wide as high."""
     colour = np.ptp(image.astype(int), axis=2) > 40
     rows, columns = (np.flatnonzero(colour.sum(1 - axis_) > 12) for axis_ in (0, 1))
-    height, width = np.ptp(rows) * 1.08, np.ptp(columns) * 1.04
+    drawn = np.array([p.get_bbox().extents for p in axis.patches] or [[columns[0], rows[0]] * 2])
+    left, top = min(columns[0], drawn[:, 0].min()), min(rows[0], drawn[:, 1].min())
+    right, bottom = max(columns[-1], drawn[:, 2].max()), max(rows[-1], drawn[:, 3].max())
+    height, width = (bottom - top) * 1.06, (right - left) * 1.04
     height, width = max(height, width / shape), max(width, height * shape)
-    x, y = columns.min() + np.ptp(columns) / 2, rows.min() + np.ptp(rows) / 2
+    x, y = (left + right) / 2, (top + bottom) / 2
     axis.set(xlim=(x - width / 2, x + width / 2), ylim=(y + height / 2, y - height / 2))
 
 
@@ -154,7 +158,24 @@ def choices(*words: str) -> Figure:
         axis.spines[:].set_visible(False)
         axis.add_patch(plt.Rectangle((0, 0.12), 1, 0.76, fc="white", ec=VIOLET, lw=4, transform=axis.transAxes))
         axis.text(0.5, 0.68, letter, ha="center", va="center", fontsize=60, weight="bold", color=TUMOR)
-        axis.text(0.5, 0.34, text, ha="center", va="center", fontsize=24, linespacing=1.4)
+        for k, line in enumerate(text.split("\n")):
+            axis.text(0.5, 0.37 - 0.11 * k, line, ha="center", va="baseline", fontsize=24)
+    return figure
+
+
+def vote(title: str, sentence: str, words: tuple[str, ...], *notes: str) -> Slide:
+    """A question to vote on."""
+    alt = f"{len(words)} boxes: " + ", ".join(word.replace("\n", " ") for word in words) + "."
+    return Slide(title, sentence, choices(*words), notes, 1, "predict", alt=alt)
+
+
+def intervals(found: dict[str, Estimate], label: str) -> Figure:
+    """A row for each estimate: its interval as a bar, its value as a point."""
+    figure, (axis,) = panels(1)
+    for i, e in enumerate(found.values()):
+        axis.plot([e.low, e.high], [i, i], color=NORMAL, lw=10, alpha=0.4, solid_capstyle="butt")
+        axis.plot([e.value], [i], "o", ms=20, color=TUMOR)
+    axis.set(yticks=range(len(found)), yticklabels=list(found), ylim=(len(found) - 0.4, -0.6), xlabel=label)
     return figure
 
 

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 from deck.look import INK, MARK, PAGE, PAPER, VIOLET, Slide, as_webp, smallest_letters
 from mil_tutorial.style import TUMOR
 
+SHORT = 300  # letters of a text that may be larger
 HERE = Path(__file__).parent
 KINDS = {"predict": "Predict first", "exercise": "Your turn", "home": "Take home"}
 KEYS = "Keys: arrows · S speaker's window · N notes here · T timer · O overview · B black · F full screen."
@@ -29,7 +30,8 @@ def section(slide: Slide, n: int, total: int) -> str:
         plt.close(slide.figure)
     elif slide.lines or slide.code:
         code = f"<pre>{html.escape(slide.code)}</pre>" if slide.code else ""
-        body = f'<div class="lines">{"".join(f"<p>{line}</p>" for line in slide.lines)}{code}</div>'
+        short = " short" if sum(map(len, slide.lines)) < SHORT else ""
+        body = f'<div class="lines{short}">{"".join(f"<p>{line}</p>" for line in slide.lines)}{code}</div>'
     sentence = f'<p class="sentence">{html.escape(slide.sentence)}</p>' if slide.sentence else ""
     spoken = [f"<b>{slide.minutes} min.</b>", *map(html.escape, slide.notes), *([KEYS] if n == 1 else [])]
     notes = "".join(f"<p>{text}</p>" for text in spoken)
