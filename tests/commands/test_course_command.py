@@ -66,10 +66,13 @@ def test_the_memory_is_the_notebooks_own(notebooks, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_data_kernels_have_the_environment_of_this_process(notebooks, tmp_path, monkeypatch):
+def test_threads_of_kernels_sleep_while_they_wait_unless_the_environment_says_else(notebooks, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     (ran,) = course.run_course(tmp_path / "out", only="01")
-    assert ran.result == "None None"
+    assert ran.result == "None PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    (ran,) = course.run_course(tmp_path / "out", only="01")
+    assert ran.result == "None ACTIVE"
 
 
 @pytest.mark.slow
