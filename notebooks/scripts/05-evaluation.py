@@ -306,8 +306,6 @@ SEEDS = data.budget.seeds(5)
 FEW = SEEDS[: 1 if data.budget.large else 3]
 several_seeds("mean pooling", MeanPool, FEW)
 several_seeds("log-sum-exp", LSEPool, FEW)
-
-# %%
 several_seeds("max pooling", MaxPool, FEW)
 several_seeds("ABMIL", ABMIL, SEEDS)
 
