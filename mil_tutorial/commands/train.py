@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -81,7 +82,16 @@ def run(args: argparse.Namespace) -> int:
         f"best epoch {best + 1} of {len(history.val_loss)}, validation loss {history.val_loss[best]:.3f},"
         f" threshold {threshold:.3f}; checkpoint {out.resolve()}"
     )
+    if best == 0 and len(history.val_loss) > EARLY:
+        print(
+            "warning: no epoch after the first was better on the validation slides: what the model learnt later holds"
+            " for the training slides alone. Try another --seed or a smaller --lr.",
+            file=sys.stderr,
+        )
     return 0
+
+
+EARLY = 5  # epochs in which a model may still come to learn
 
 
 def _refuse_other_inputs(folder: Path, record: Record, resume: bool) -> None:

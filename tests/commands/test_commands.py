@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from small import RUN
 
 from mil_tutorial import __version__
+from mil_tutorial.commands import train
 from mil_tutorial.commands.main import COMMANDS, build_parser, main
+from mil_tutorial.training.fit import fit
 
 LABELS = ["--csv_path", "{tmp}/labels.csv", "--masks_dir", "{tmp}", "--save_dir", "{tmp}/out"]
 
@@ -64,6 +67,14 @@ def test_train_evaluate_localize(tmp_path, capsys, data):
     assert 0 <= metrics["accuracy"]["low"] <= metrics["accuracy"]["value"] <= 1
     assert run("localize", "test_001", "--checkpoint", checkpoint, "--out", tmp_path / "out") == 0
     assert {p.name for p in (tmp_path / "out").rglob("test_001.*")} == {"test_001.csv", "test_001.geojson"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("best,epochs,warned", [(0, 6, True), (1, 6, False), (0, 5, False)])
+def test_training_that_never_got_better_is_told(tmp_path, capsys, data, monkeypatch, best, epochs, warned):
+    monkeypatch.setattr(train, "fit", lambda *a, **options: replace(fit(*a, **options), best_epoch=best))
+    assert run("train", "--epochs", epochs, "--out", tmp_path / "model.pt") == 0
+    assert ("Try another --seed" in capsys.readouterr().err) == warned
 
 
 @pytest.mark.parametrize(
