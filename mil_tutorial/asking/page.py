@@ -39,6 +39,7 @@ html:has(>body>.ask){color-scheme:light dark;background:light-dark(#fff,#14181d)
 .ask h1{font-size:1.5rem;line-height:1.25;margin:.2rem 0 .4rem}.ask h2{font-size:1.15rem;margin:1.8rem 0 .5rem}
 .ask h1,.ask h2{color:inherit}
 .ask p{margin:.4rem 0}.ask a{color:var(--accent)}.ask small,.ask figcaption{color:var(--soft);font-size:.9rem}
+.ask figcaption{font-weight:400;text-align:left}
 .ask .verdict{font-size:1.25rem;font-weight:600;margin:.2rem 0}
 .ask .box{border-left:.35rem solid;border-radius:.3rem;padding:.6rem .9rem;margin:.8rem 0}
 .ask .box b{display:block}.ask .box ul{margin:.3rem 0 0;padding-left:1.2rem}

@@ -86,8 +86,8 @@ const Painted = L.GridLayer.extend({
         const context = canvas.getContext("2d"), boxes = [];
         context.clearRect(0, 0, all, all);
         for (let i = 0; i < n; i++) {
-            const x0 = Math.round(x[i] * scale) - left, x1 = Math.round((x[i] + side) * scale) - left;
-            const y0 = Math.round(y[i] * scale) - top, y1 = Math.round((y[i] + side) * scale) - top;
+            const x0 = Math.round(x[i] * scale) - left, x1 = Math.round(Math.min(width, x[i] + side) * scale) - left;
+            const y0 = Math.round(y[i] * scale) - top, y1 = Math.round(Math.min(height, y[i] + side) * scale) - top;
             if (x1 > 0 && y1 > 0 && x0 < all && y0 < all) boxes.push([i, x0, y0, x1, y1]);
         }
         for (const paint of shown()) {

@@ -222,6 +222,17 @@ def test_the_viewer_lives_in_the_page(visit, name):
     assert page.faults == []
 
 
+@pytest.mark.parametrize("name", ["index", "viewer", "notebooks/06-metastasis-localization"])
+def test_the_viewer_is_as_light_or_dark_as_the_site(visit, name):
+    page = visit(name, color_scheme="light")
+    page.frame_locator("iframe").first.locator("#map .leaflet-image-layer").wait_for()
+    body = page.frame_locator("iframe").first.locator("body")
+    for theme, color in (("dark", "rgb(17, 20, 23)"), ("light", "rgb(255, 255, 255)")):
+        page.evaluate(f"document.documentElement.dataset.mode = document.documentElement.dataset.theme = '{theme}'")
+        page.wait_for_timeout(200)
+        assert body.evaluate("e => getComputedStyle(e).backgroundColor") == color
+
+
 def test_notebooks_can_be_downloaded(visit, site):
     page = visit("notebooks/02-bags-and-collate")
     links = page.locator("a[href$='02-bags-and-collate.ipynb']").evaluate_all(

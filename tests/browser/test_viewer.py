@@ -303,6 +303,41 @@ def test_two_fingers_zoom_on_a_phone(view, open_page):
     assert zoom_of(page) > before + 1 and page.faults == []
 
 
+def test_tissue_is_seen_under_low_scores_and_high_ones_stand_out(view, open_page):
+    page = open_page(view.as_uri())
+    data = "const d = JSON.parse(document.getElementById('data').textContent), h = d.side / 2;"
+    changes = []
+    for number in ("0", "d.x.length - 1"):  # the lowest and the highest of the ramp
+        x, y = page.evaluate(f"(() => {{ {data} const i = {number}; return [d.x[i] + h, d.y[i] + h]; }})()")
+        coloured = look_at(page, x, y, -3.5).astype(int)
+        page.locator("#show-scores").uncheck()
+        middle = tuple(slice(n // 2 - 20, n // 2 + 20) for n in coloured.shape[:2])
+        changes.append(np.abs(coloured - look_at(page, x, y, -3.5))[middle].mean())
+        page.locator("#show-scores").check()
+    assert changes[0] < 20 < changes[1], changes
+
+
+@pytest.mark.parametrize("sandbox", ["", 'sandbox="allow-scripts"'])
+@pytest.mark.parametrize(
+    "says", ['<html data-theme="dark">', '<html theme="dark">', '<body data-jp-theme-light="false">']
+)
+def test_it_is_as_light_or_dark_as_the_page_around_it(view, open_page, says, sandbox):
+    inner = escape(view.read_text(encoding="utf-8"))
+    host = view.with_name("theme.html")
+    host.write_text(f'<!doctype html>{says}<iframe id="v" {sandbox} srcdoc="{inner}"></iframe>', encoding="utf-8")
+    page = open_page(host.as_uri(), color_scheme="light")
+    inside = page.frame_locator("#v").locator("body")
+    ground = "e => getComputedStyle(e).backgroundColor"
+    dark, light = "rgb(17, 20, 23)", "rgb(255, 255, 255)"
+    page.frame_locator("#v").locator(".leaflet-image-layer").wait_for()
+    assert inside.evaluate(ground) == (light if sandbox else dark)  # in a sandbox it cannot look around
+    for theme, color in (("light", light), ("dark", dark)):
+        page.evaluate("t => document.querySelector('#v').contentWindow.postMessage({theme: t}, '*')", theme)
+        page.wait_for_timeout(100)
+        assert inside.evaluate(ground) == color
+    assert page.faults == []
+
+
 @pytest.mark.parametrize("width,height", [(1400, 900), (390, 844)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(view, open_page, width, height, scheme):
