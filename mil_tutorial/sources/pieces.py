@@ -14,8 +14,10 @@ from mil_tutorial.errors import DataError
 from mil_tutorial.remote import NoRanges, read_range
 from mil_tutorial.remote.answers import CONNECTIONS, stream
 
-# Requests of a slide, and the bytes of each: a killed run loses those that were under way.
-PIECES, SMALLEST, LARGEST = 32, 1 << 14, 1 << 20
+# Requests of a slide, and the bytes of each: a killed run loses those that were under way. Small slides come in more
+# pieces: twenty kills must not cost a tenth of them. Of large ones each request costs time.
+PIECES, SMALLEST, LARGEST = 32, 1 << 13, 1 << 20
+PIECES_OF_SMALL, SMALL = 72, 1 << 21
 
 ARCHIVE_PIECE = 1 << 21
 
@@ -67,7 +69,7 @@ def append_ranges(
         with open(path, "ab") as file:
             if (have := file.tell()) > total:
                 file.truncate(have := 0)
-            piece = min(max(total // PIECES, SMALLEST), LARGEST)
+            piece = min(max(total // (PIECES if total > SMALL else PIECES_OF_SMALL), SMALLEST), LARGEST)
             for content in read_in_order(url, skip(ranges, have), piece=piece, connections=connections):
                 file.write(content)
                 file.flush()
