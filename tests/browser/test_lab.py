@@ -8,7 +8,10 @@ import sys
 import time
 import urllib.request
 
+import nbformat
 import pytest
+
+from mil_tutorial.exercises import quizzes
 
 
 @pytest.fixture
@@ -45,6 +48,57 @@ def lab(repo, tmp_path):
     process.terminate()
     process.wait(20)
     log.close()
+
+
+def open_notebook(open_page, lab, name):
+    """A notebook of the folder in a tab of its own; its kernel is its own, too."""
+    allow = (lab, "data:", "blob:", lab.replace("http", "ws"))
+    page = open_page(f"{lab}lab/tree/{name}?token=course", allow=allow)
+    page.sockets = []
+    page.on("websocket", lambda socket: page.sockets.append(socket.url))
+    page.locator(".jp-Notebook").wait_for(timeout=120_000)
+    page.wait_for_timeout(2000)
+    return page
+
+
+def run_all(page):
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def test_what_is_solved_in_one_tab_is_known_in_another_with_another_kernel(lab, open_page, tmp_path):
+    where = f"import os\nos.environ['MIL_TUTORIAL_PROGRESS'] = {str(tmp_path / 'progress.json')!r}\n"
+    answer = "check.patches_above(lambda fraction, threshold: (fraction > threshold).sum())"
+    solve = [
+        nbformat.v4.new_markdown_cell(quizzes.quiz_markdown(1)),
+        nbformat.v4.new_code_cell(f"{where}from mil_tutorial.exercises import notebook_1 as check\n{answer}"),
+        nbformat.v4.new_code_cell(
+            "from mil_tutorial.exercises.quizzes import answer_quiz\n"
+            f"answer_quiz(1, {quizzes.right_letters(1)!r})\nprint('kernel', os.getpid())"
+        ),
+    ]
+    show = f"{where}from mil_tutorial.exercises.certificate import show_progress\nshow_progress()\n"
+    show += "print('kernel', os.getpid())"
+    nbformat.write(nbformat.v4.new_notebook(cells=solve), tmp_path / "solve.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(show)]), tmp_path / "show.ipynb")
+
+    first = open_notebook(open_page, lab, "solve.ipynb")
+    choice = first.locator("details.quiz, .jp-MarkdownOutput details").nth(1)
+    assert not choice.locator("p").is_visible()
+    choice.locator("summary").click()
+    assert choice.locator("p").is_visible() and "Right." in choice.inner_text()  # no cell was run
+    run_all(first)
+    first.get_by_text("5 of 5 right.").wait_for(timeout=120_000)
+    second = open_notebook(open_page, lab, "show.ipynb")
+    run_all(second)
+    second.get_by_text("exercises 1 of 3   quiz 5 of 5").wait_for(timeout=120_000)
+    kernels = [page.get_by_text("kernel ").last.inner_text().split("kernel ")[1].split()[0] for page in (first, second)]
+    assert kernels[0] != kernels[1]
+    second.reload()
+    second.locator(".jp-Notebook").wait_for(timeout=120_000)
+    for page in (first, second):
+        assert not [f for f in page.faults if "network" in f]
+        assert all(url.startswith(lab.replace("http", "ws")) for url in page.sockets)
 
 
 def test_jupyterlab_runs_notebook_1_and_shows_its_figures(lab, open_page):

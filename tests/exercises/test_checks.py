@@ -385,7 +385,7 @@ WRONG = {
         (lambda y, a, b, n=1: a - b, "one number"),
     ],
     "6.take_out": [
-        (lambda c: [0, 1], "the probability is 0.9"),
+        (lambda c: [0, 1], "probability is then 0.9"),
         (lambda c: np.array([0.9, 0.2]), "these are scores"),
         (lambda c: [3, 99], "numbered 0 to 7"),
         (lambda c: range(8), "One must stay"),
