@@ -48,7 +48,7 @@ def lab(repo, tmp_path):
     yield address
     process.terminate()
     try:
-        process.wait(60)
+        process.wait(20)
     except subprocess.TimeoutExpired:  # its kernels are slow to end on a busy machine
         process.kill()
     log.close()
