@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import os
 import re
 import sys
 from importlib import import_module
@@ -146,6 +147,7 @@ def write_decks(folder: Path, names: list[str]) -> None:
     """One HTML file for each notebook; a figure that the last row could not read stops it."""
     import matplotlib
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads: other programs may work beside this one
     matplotlib.use("agg")
     from deck import look, page
 

@@ -194,8 +194,9 @@ class Original:
                 so_far += slicing.statements(source)
 
     def tasks(self, cells: Cells) -> list[Task]:
-        """What to run for each exercise."""
-        return [self.task(e, _answer(e, self.exercises, cells), cells) for e in self.exercises]
+        """What to run for each exercise; of a notebook without a number, such as the hour, for those that it has."""
+        answers = [(e, _answer(e, self.exercises, cells)) for e in self.exercises]
+        return [self.task(e, text, cells) for e, text in answers if text is not None or cells.title]
 
     def task(self, exercise: Exercise, answer: str | None, cells: Cells) -> Task:
         """What to run for one exercise and one answer."""

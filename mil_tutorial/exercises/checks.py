@@ -111,7 +111,7 @@ def whole(answer: Any) -> int:
     """The answer as one whole number; 2.0 is none, as it cannot number a place in a list."""
     values = array(answer)
     expect(values.ndim == 0, "several", found=short(answer))
-    expect(values.dtype.kind in "iu", "not_whole", found=short(answer))
+    expect(values.dtype.kind in "iu", "not_whole", found=str(values.tolist()))  # 6.0, which `short` makes 6
     return int(values)
 
 

@@ -526,7 +526,7 @@ print("by hand:", (torch.exp(big) / torch.exp(big).sum()).tolist(), " torch.soft
 # %% [markdown]
 # ## Exercises
 #
-# <!-- instructor, 8 min: Exercises 3 and 4; the others are homework. Exercise 4 is with pencil. Let two people with different answers explain theirs. -->
+# <!-- instructor, 8 min: Exercises 1 and 4; the others are homework. Exercise 4 is with pencil. Let two people with different answers explain theirs. -->
 #
 # **Exercise 1 (★).** Write `softmax(f)` for one bag so that it does not overflow.
 #

@@ -326,6 +326,8 @@ WRONG = {
         (lambda v, p: len(v), "in a row"),
         (lambda v, p: stopping(v, p, slack=1), "one epoch too many"),
         (lambda v, p: 99, "longer than the list"),
+        (lambda v, p: float(stopping(v, p)), "found 6.0"),
+        (lambda v, p: p, "best loss so far"),
         (lambda v, p: next(i + 1 for i in range(99) if v[i + p] > 9), "stopped with IndexError"),
         (lambda v, p: next((i + 1 for i in range(1, len(v)) if v[i] > v[i - 1]), len(v)), "best loss so far"),
     ],
@@ -386,7 +388,7 @@ WRONG = {
         (lambda y, a, b, n=1: a - b, "one number"),
     ],
     "6.take_out": [
-        (lambda c: [0, 1], "then 0.9"),
+        (lambda c: [0, 1], "probability is then 0.9"),
         (lambda c: np.array([0.9, 0.2]), "these are scores"),
         (lambda c: [3, 99], "numbered 0 to 7"),
         (lambda c: range(8), "One must stay"),

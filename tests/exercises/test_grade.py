@@ -354,6 +354,16 @@ def test_thirty_returned_notebooks(tmp_path, data):
     assert seconds < 600 * max(1.0, os.getloadavg()[0] / 2 if hasattr(os, "getloadavg") else 1)
 
 
+def test_the_hour_has_one_exercise_and_is_not_asked_for_the_others_of_its_notebook(tmp_path):
+    import make_workshop
+
+    hour = make_workshop.solution(nbformat.read(make_workshop.HOUR, as_version=4))
+    nbformat.write(hour, tmp_path / "mil-in-one-hour_ada.ipynb")
+    (found,) = returned.read_returned(tmp_path)
+    assert found.learner == "ada" and found.notebook == 3
+    assert [(task.key, task.verdict) for task in found.tasks] == [("3.mean_pool", "")]
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("notebook", [1, 2, 3, 4, 5, 6])
 def test_the_courses_own_solutions_are_accepted(notebook):
