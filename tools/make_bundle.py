@@ -38,7 +38,8 @@ All slides in here are synthetic: a program drew them.
                and go on with a).
 
 3. TEACH    workshop/student, workshop/solution, workshop/instructor: notebooks. workshop/slides: open the .html files.
-            website/teach.html is the guide, website/failures.html the list of common failures.
+            workshop/kit: plans, e-mail, questionnaires. website/teach.html is the guide, website/failures.html the
+            list of common failures.
 
 MIL_TUTORIAL_CACHE tells the course where the drawn slides are: the folder cache in here. Without it the course draws
 them again, which takes a few minutes and needs no network either.

@@ -28,7 +28,7 @@ FORMULA = re.compile(r"\$([^$]+)\$")
 MINUTES = {1: 4, 2: 6, 3: 8}  # by stars
 ROOM = 560  # letters of a task that a slide holds beside the stub
 LONGEST = 24  # letters of an exercise's name in a title of one line
-WIDEST = 66  # letters of a line of code
+WIDEST = 72  # letters of a line of code
 
 
 def as_html(text: str) -> str:
