@@ -264,7 +264,7 @@ assert dir(mil_tutorial) and not {"numpy", "torch"} & set(sys.modules)
 
 def test_only_commands_name_flags(house):
     """The library names parameters; `pip install --...` and the colours of a style sheet are no flags of ours."""
-    flag = re.compile(r"""(?<![^\s"'`(])(?<!var\()--[a-z][\w-]*(?![\w-]*:#)""")
+    flag = re.compile(r"""(?<![^\s"'`(])(?<!var\()--[a-z][\w-]*(?![\w-]*:(?:#|light-dark))""")
     named = []
     for m in house.modules.values():
         if m.room not in ("commands", "__main__"):

@@ -21,6 +21,10 @@ from mil_tutorial.style import TUMOR
 
 COLOR_MAP = "viridis"  # readable for colour-blind readers, and in grey
 
+SIGNED = ("contribution", "logit")  # scores with two signs, also on a slide where all have one
+
+AGAINST, NOTHING, FOR = "#08519c", "#ffffff", "#fde725"  # of those scores: blue and yellow are seen on pink tissue
+
 HERE = Path(__file__).parent
 
 
@@ -115,7 +119,7 @@ def build_page(
 
 def _of_patches(patches: PatchView) -> dict[str, object]:
     """Places, scores with the ends of their colours, and labels, as JSON takes them."""
-    ends = {k: [float(v.min()), float(max(v.max(), v.min() + 1e-9))] for k, v in patches.scores.items()}
+    ends = {k: list(ends_of(k, v)) for k, v in patches.scores.items()}
     return {
         "side": patches.side,
         "x": patches.coords[:, 0].tolist(),
@@ -124,6 +128,17 @@ def _of_patches(patches: PatchView) -> dict[str, object]:
         "ends": ends,
         "labels": None if patches.labels is None else patches.labels.tolist(),
     }
+
+
+def ends_of(name: str, score: np.ndarray) -> tuple[float, float]:
+    """The scores at the ends of the colours: zero has the colour that says nothing, on every slide.
+
+    >>> ends_of("contribution", np.array([1.0, 3.0])), ends_of("attention", np.array([0.2, 0.5]))
+    ((-3.0, 3.0), (0.0, 0.5))
+    """
+    most = max(float(np.abs(score).max()), 1e-9)
+    signed = score.min() < 0 or any(word in name for word in SIGNED)
+    return (-most if signed else 0.0), most
 
 
 def describe_limit(plan: TilePlan) -> str:
@@ -152,11 +167,17 @@ def _names(places: np.ndarray | None) -> list[str] | None:
     return None if places is None else [f"{column}_{row}" for column, row in places.tolist()]
 
 
-def _colours() -> list[str]:
-    """256 colours of the map, as rrggbb."""
+def _colours() -> dict[str, list[str]]:
+    """256 colours as rrggbb, for scores without and with a sign."""
     from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
 
-    return [f"{r:02x}{g:02x}{b:02x}" for r, g, b, _ in colormaps[COLOR_MAP](np.arange(256), bytes=True).tolist()]
+    maps = {"plain": colormaps[COLOR_MAP], "signed": LinearSegmentedColormap.from_list("", [AGAINST, NOTHING, FOR])}
+    steps = np.arange(256)
+    return {
+        name: [f"{r:02x}{g:02x}{b:02x}" for r, g, b, _ in colors(steps, bytes=True).tolist()]
+        for name, colors in maps.items()
+    }
 
 
 def _own(name: str) -> str:

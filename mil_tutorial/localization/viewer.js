@@ -6,7 +6,7 @@ level 0, at zoom -1 it is two of them, and so on. */
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const { width, height, side, x, y, labels, colours } = data;
+const { width, height, side, x, y, labels } = data;
 const n = x.length, names = Object.keys(data.scores), byId = id => document.getElementById(id);
 const at = (px, py) => L.latLng(-py, px);
 const whole = L.latLngBounds(at(0, 0), at(width, height));
@@ -99,10 +99,10 @@ const Painted = L.GridLayer.extend({
 });
 
 const NEAR = 160;  // pixels of a patch on the screen, from where on one looks at cells
-let score = null, low = 0, high = 1, least = -Infinity, opacity = 0;
+let score = null, low = 0, high = 1, least = -Infinity, opacity = 0, colours = [];
 const told = value => Math.abs(value) < 1e-4 * Math.max(-low, high) ? "0" : short(value);  // beside the others it is nothing
 
-/* The tissue stays to be seen: a low score is hardly painted, a high one less when one looks at cells; there the
+/* The tissue stays to be seen: a score near zero is hardly painted, a high one less when one looks at cells; there the
 colour is in the patch's frame. At full opacity all is covered. Where patches overlap, the last one is seen. */
 function paintScore(context, i, x0, y0, x1, y1) {
     if (!score || score[i] < least) return;
@@ -111,10 +111,11 @@ function paintScore(context, i, x0, y0, x1, y1) {
     const near = Math.max(0, Math.min(1.5, Math.log2(wide / dense / NEAR)));
     context.clearRect(x0, y0, wide, tall);
     context.fillStyle = "#" + colours[Math.round(part * (colours.length - 1))];
-    context.globalAlpha = opacity ** (3 - 2 * part + near);
+    const strength = Math.sqrt(low < 0 ? Math.abs(2 * part - 1) : part);  // zero says nothing
+    context.globalAlpha = opacity ** (3.5 - 2.5 * strength + near);
     context.fillRect(x0, y0, wide, tall);
     if (!near) return;
-    context.globalAlpha = opacity ** 0.5;
+    context.globalAlpha = opacity ** (1.5 - strength);
     context.strokeStyle = context.fillStyle;
     context.lineWidth = thick;
     context.strokeRect(x0 + thick / 2, y0 + thick / 2, wide - thick, tall - thick);
@@ -242,6 +243,8 @@ function showScore() {
     const name = byId("score").value;
     score = data.scores[name];
     [low, high] = data.ends[name];
+    colours = data.colours[low < 0 ? "signed" : "plain"];
+    byId("bar").style.background = `linear-gradient(to right, ${colours.map(c => "#" + c).join(",")})`;
     byId("low").textContent = told(low);
     byId("high").textContent = told(high);
     const order = [...score.keys()].sort((a, b) => score[b] - score[a]), few = Math.min(8, Math.ceil(n / 2));
@@ -264,7 +267,6 @@ function showOpacity() {
 }
 
 if (n) {
-    byId("bar").style.background = `linear-gradient(to right, ${colours.map(c => "#" + c).join(",")})`;
     for (const name of names) byId("score").append(new Option(name, name));
     byId("score").onchange = showScore;
     byId("threshold").oninput = showThreshold;
