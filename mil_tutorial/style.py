@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+FOR, AGAINST = "#E66101", "#5E3C99"  # a patch that speaks for tumour, or against it: the ends of ColorBrewer's PuOr
+
 # Okabe and Ito's colours, told apart by colour-blind readers.
 TUMOR, NORMAL, ACCENT, GREY = "#D55E00", "#0072B2", "#009E73", "#777777"
 

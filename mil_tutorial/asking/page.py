@@ -14,12 +14,11 @@ from mil_tutorial.asking.known import false_alarms
 from mil_tutorial.slides.far import fetch_patches
 from mil_tutorial.slides.plots import encode_jpeg, read_thumbnail, to_rgb
 from mil_tutorial.slides.reading import open_slide, read_patch
+from mil_tutorial.style import AGAINST, FOR
 
 SHOWN = 6  # patches for tumour, and as many against it
 
 PATCH_PX, MAP_PX = 224, 1000
-
-FOR, AGAINST = "#B2182B", "#2166AC"  # red and blue of ColorBrewer's RdBu, told apart by colour-blind readers
 
 ZOOM = "<!-- zoom -->"  # where the page has a link that a notebook cannot have
 
@@ -172,7 +171,7 @@ def _map(answer: SlideAnswer) -> str:
         f'<div class="ends"><span>−{most:.2g} against</span><span>0</span><span>+{most:.2g} for tumour</span></div>'
     )
     about = (
-        "What each patch adds to the slide's score, its logit: red speaks for tumour, blue against it."
+        "What each patch adds to the slide's score, its logit: orange speaks for tumour, purple against it."
         " The colours reach as far as this slide needs; compare slides by the numbers."
     )
     alt = f"The slide with {len(score)} patches coloured by their contribution"
@@ -181,7 +180,7 @@ def _map(answer: SlideAnswer) -> str:
 
 
 def _coloured(answer: SlideAnswer, part: np.ndarray) -> np.ndarray:
-    """A thumbnail whose patches are red or blue, the more so the nearer `part` (n,) is to 1 or -1."""
+    """A thumbnail whose patches are orange or purple, the more so the nearer `part` (n,) is to 1 or -1."""
     image, size = read_thumbnail(answer.slide, MAP_PX)
     factor, side = np.array(image.shape[1::-1]) / size, answer.patches.geometry.patch_size_level0
     low = np.round(answer.patches.coords * factor).astype(int)

@@ -17,13 +17,11 @@ from numpy.typing import ArrayLike
 from mil_tutorial.errors import DataError, Found, require, require_integer
 from mil_tutorial.geometry import as_coords, as_labels, as_named_scores
 from mil_tutorial.localization.tiles import TILE, Key, TilePlan
-from mil_tutorial.style import TUMOR
+from mil_tutorial.style import AGAINST, FOR, TUMOR
 
 COLOR_MAP = "viridis"  # readable for colour-blind readers, and in grey
 
 SIGNED = ("contribution", "logit")  # scores with two signs, also on a slide where all have one
-
-AGAINST, NOTHING, FOR = "#08519c", "#ffffff", "#fde725"  # of those scores: blue and yellow are seen on pink tissue
 
 HERE = Path(__file__).parent
 
@@ -172,7 +170,7 @@ def _colours() -> dict[str, list[str]]:
     from matplotlib import colormaps
     from matplotlib.colors import LinearSegmentedColormap
 
-    maps = {"plain": colormaps[COLOR_MAP], "signed": LinearSegmentedColormap.from_list("", [AGAINST, NOTHING, FOR])}
+    maps = {"plain": colormaps[COLOR_MAP], "signed": LinearSegmentedColormap.from_list("", [AGAINST, "#ffffff", FOR])}
     steps = np.arange(256)
     return {
         name: [f"{r:02x}{g:02x}{b:02x}" for r, g, b, _ in colors(steps, bytes=True).tolist()]
