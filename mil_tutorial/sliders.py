@@ -35,7 +35,7 @@ def show_slider(
         name: of what the slider changes.
         start: the figure that is shown first, and in print.
         alt: what the figures show, for who cannot see them.
-        dpi: pixels per inch.
+        dpi: pixels per inch; half as many where the pictures would be too large, as of slides with many patches.
 
     Raises:
         ParameterError: no figures, not one value for each, a start that is none of them, or pictures of more than 1 MB.
@@ -48,17 +48,27 @@ def show_slider(
     require(len(values) == n, "values", Found(f"{len(values)} values"), f"one for each of {n} figures")
     require_integer("start", start, low=0, high=n - 1)
     require_number("dpi", dpi, low=0, open_low=True)
-    codes = []
+    codes = [_png(figure, dpi) for figure in figures]
+    if _weight(codes) > LARGEST:
+        codes = [_png(figure, dpi / 2) for figure in figures]
     for figure in figures:
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=dpi)
-        codes.append(file.getvalue())
         plt.close(figure)
-    weight = sum(map(len, codes)) * 4 // 3
+    weight = _weight(codes)
     require(weight <= LARGEST, "figures", Found(f"{weight / 1e6:.1f} MB of pictures"), "at most 1 MB; lower `dpi`")
     page = _page(codes, [" ".join(str(value).split()) for value in values], name, start, alt or name)
     # The picture beside the page is for those who print, or show no HTML.
     display({"text/html": page, "image/png": codes[start], "text/plain": f"{name}: {values[start]}"}, raw=True)
+
+
+def _png(figure: Figure, dpi: float) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
+def _weight(codes: Sequence[bytes]) -> int:
+    """Bytes of pictures in a page, which holds them as text."""
+    return sum(map(len, codes)) * 4 // 3
 
 
 def _page(codes: Sequence[bytes], values: Sequence[str], name: str, start: int, alt: str) -> str:

@@ -2,7 +2,9 @@
 
 import re
 
+import cv2
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from mil_tutorial import ParameterError, show_slider, sliders
@@ -44,6 +46,16 @@ def test_bad_input_is_refused(changed, message):
     with pytest.raises(ParameterError, match=f"^{message}"):
         show_slider(**given)
     plt.close("all")
+
+
+def test_pictures_that_are_too_heavy_get_fewer_pixels(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    for largest in (sliders.LARGEST, 15_000):
+        monkeypatch.setattr(sliders, "LARGEST", largest)
+        show_slider(draw(), [1, 2, 3], name="k", dpi=200)
+    whole, half = (cv2.imdecode(np.frombuffer(data["image/png"], np.uint8), 1).shape for data in shown)
+    assert whole == (200, 400, 3) and half == (100, 200, 3)
 
 
 def test_pictures_that_are_too_heavy_are_refused(monkeypatch):
