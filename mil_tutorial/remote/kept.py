@@ -17,7 +17,7 @@ from mil_tutorial.remote.answers import Changed, Head, is_remote, remote_name, r
 from mil_tutorial.remote.cache import Range, RangeCache
 from mil_tutorial.remote.ranges import RangeFile, read_ranges
 
-MEMORY = 64 << 20  # bytes of parts that a file keeps in memory
+MEMORY = 32 << 20  # bytes of parts that a file keeps in memory
 
 AHEAD = 4 << 20  # bytes that are fetched at once
 

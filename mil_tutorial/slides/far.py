@@ -24,7 +24,7 @@ from mil_tutorial.remote import KeptFile
 from mil_tutorial.slides.philips import is_philips, level_spacings
 from mil_tutorial.slides.tiff import LARGEST_TILE, SlideOfTiles, TiffLevel, is_plain
 
-DECODED = 128 << 20  # bytes of decoded tiles that a slide keeps in memory
+DECODED = 64 << 20  # bytes of decoded tiles that a slide keeps in memory
 
 LARGEST_LEVEL = 8192  # pixels of the longer side of a slide's last level: where there is no pyramid, all would be read
 
