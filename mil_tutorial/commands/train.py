@@ -21,6 +21,8 @@ from mil_tutorial.training.fit import FitOptions, fit
 from mil_tutorial.training.predict import predict
 from mil_tutorial.training.recipe import BATCH_SIZE, EPOCHS, LEARNING_RATE, positive_weight, split_bags
 
+EARLY = 5  # epochs in which a model may still come to learn
+
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Its options."""
@@ -89,9 +91,6 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
-
-
-EARLY = 5  # epochs in which a model may still come to learn
 
 
 def _refuse_other_inputs(folder: Path, record: Record, resume: bool) -> None:

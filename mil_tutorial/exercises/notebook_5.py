@@ -78,9 +78,8 @@ def bootstrap_interval(bootstrap_interval: Any) -> None:
     ratio = (high - low) / (known.high - known.low)
     expect(ratio > 0.88, "narrow", ratio=ratio)
     expect(ratio < 1.18, "wide", ratio=ratio)
-    few = array(
-        run(bootstrap_interval, np.array([1, 0, 0, 0] * 2), np.arange(8)[::-1] / 8)
-    )  # a draw may hold no tumour
+    # Of few slides, a draw may hold no tumour.
+    few = array(run(bootstrap_interval, np.array([1, 0, 0, 0] * 2), np.arange(8)[::-1] / 8))
     expect(np.isfinite(few).all(), "one_class", found=few)
 
 

@@ -83,7 +83,7 @@ def test_the_command_serves_the_slide_with_its_scores_and_stops_at_ctrl_c(slide,
         status, tile = ask(address, f"{address.path}{content['address']}/1/3_2.jpg")
         assert status == 200 and cv2.imdecode(np.frombuffer(tile, np.uint8), 1).shape == (512, 512, 3)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=20)
         assert process.returncode == 0 and err == "" and out.endswith("stopped\n")
 
 
