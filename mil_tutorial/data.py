@@ -17,7 +17,7 @@ from mil_tutorial.fixture.write import render
 from mil_tutorial.slides.reading import SLIDE_SUFFIXES
 from mil_tutorial.sources import FETCHED
 from mil_tutorial.tables import read_label_table
-from mil_tutorial.training.budget import LARGE, Budget
+from mil_tutorial.training.budget import LARGE, MEMORY, Budget
 from mil_tutorial.trident import read_patch_labels
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class DataRoot:
     def bags(
         self, which: str, *, keys: Sequence[str] = ("X", "Y"), encoder: str | None = None, load_at_init: bool = False
     ) -> TridentWSIDataset:
-        """The bags of a split, a bag a slide.
+        """The bags of a split, a bag a slide. Of large bags it keeps 256 MB in memory, see `Budget`.
 
         Args:
             which: `train` or `test`.
@@ -99,14 +99,11 @@ class DataRoot:
         """
         from mil_tutorial.bags.dataset import TridentWSIDataset  # loads PyTorch, which slides and labels do without
 
-        return TridentWSIDataset(
-            self.trident_dir,
-            self.root / "wsi_labels.csv",
-            encoder or self.encoder,
-            wsi_names=self.split(which)["wsi_name"].tolist(),
-            bag_keys=keys,
-            load_at_init=load_at_init,
+        names, labels = self.split(which)["wsi_name"].tolist(), self.root / "wsi_labels.csv"
+        dataset = TridentWSIDataset(
+            self.trident_dir, labels, encoder or self.encoder, wsi_names=names, bag_keys=keys, load_at_init=load_at_init
         )
+        return dataset.with_memory(MEMORY) if self.budget.large else dataset
 
     @property
     def example(self) -> str:

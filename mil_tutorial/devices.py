@@ -79,3 +79,16 @@ def keep_freed_memory() -> None:
         trim, mmap = -1, -3  # their numbers in malloc.h
         mallopt(mmap, 1 << 26)
         mallopt(trim, 1 << 28)
+
+
+def give_back_memory() -> None:
+    """Give memory that is free inside this process back to the system, as training does when it is done.
+
+    Blocks of up to 32 MB come from the C library's heap, and what lies between those that are in use stays with the
+    process: half a gigabyte after some rounds on bags of real size. Giving it back takes a hundredth of a second. Other
+    systems than Linux have another C library, and nothing is done.
+
+    Source: malloc_trim(3).
+    """
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)

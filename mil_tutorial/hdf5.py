@@ -10,7 +10,7 @@ import io
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +115,19 @@ def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
     Of its own, the C library takes blocks of up to 32 MB from one heap, as large as a bag. Small ones that stay lie
     between them, so that those that were freed fit nothing, and a process grows with every bag that it reads.
+
+    Linux is asked for pages of 2 MB in place of 4 KB: to hand out a bag's memory page by page takes twice as long as to
+    copy the bag into it.
     """
     size = int(np.prod(shape)) * dtype.itemsize
     if size < OWN:
         return np.empty(shape, dtype)
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    return np.frombuffer(mmap.mmap(-1, size, **private), dtype).reshape(shape)
+    memory = mmap.mmap(-1, size, **private)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a system built without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 def read_rows(dataset: h5py.Dataset) -> np.ndarray:

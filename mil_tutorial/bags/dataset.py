@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 from tqdm.auto import tqdm
 
 from mil_tutorial.bags.adjacency import build_adjacency
-from mil_tutorial.bags.memory import KEEP, Memory, first_twice, memory_for_features, off_heap, pick_indices
+from mil_tutorial.bags.memory import KEEP, Memory, first_twice, memory_for_features, off_heap, pick_indices, room_for
 from mil_tutorial.bags.packed import PackedFeatures, list_features, pack, packed_folder
 from mil_tutorial.errors import DataError, require, require_integer, require_number
 from mil_tutorial.geometry import grid_cells, grid_places
@@ -70,8 +70,8 @@ class TridentWSIDataset(Dataset):
             default.
         adj_with_dist: weigh neighbours by the distance of their features, see `build_adjacency`.
         norm_adj: divide by the square roots of both degrees.
-        load_at_init: read all bags now and keep them in memory, however large they are. By default a bag is kept when
-            it was read, as long as all that datasets keep takes an eighth of the free memory and 512 MB at most.
+        load_at_init: read all bags now and keep them in memory, however large. By default a bag that was read is kept:
+            all of them if their files have 1 GB at most, else 256 MB; never more than an eighth of the free memory.
         wsi_name_col: column of the CSV with the slides' names.
         wsi_label_col: column of the CSV with their labels, 0 or 1.
         packed: True packs the features into one memory-mapped store first, if that is not done yet (see `pack`); False
@@ -133,7 +133,8 @@ class TridentWSIDataset(Dataset):
         self.bag_names = self._find_slides(wsi_names)
         self.store = self._open_store(feature_extractor, packed)
         self._first: dict[str, tuple[int, str]] = {}  # feature size of the first slide. Subsets share all from here
-        self._memory, self._features = Memory(KEEP), memory_for_features()
+        self._memory = Memory(KEEP)
+        self._features = memory_for_features(room_for(self.features_path / f"{name}.h5" for name in self.bag_names))
         self._kept: dict[str, TensorDict] = {}
         if load_at_init:
             self._kept = {n: self._build_bag(n) for n in tqdm(self.bag_names, desc="Loading bags", unit="bag")}
@@ -207,10 +208,10 @@ class TridentWSIDataset(Dataset):
         part.bag_names = [self.bag_names[i] for i in pick_indices(indices, len(self))]
         return part
 
-    def without_memory(self) -> TridentWSIDataset:
-        """The same bags, read each time: for those who keep them themselves."""
+    def with_memory(self, room: int) -> TridentWSIDataset:
+        """The same bags, of whose features it keeps `room` bytes at most; 0 for those who keep them themselves."""
         other = self.subset(range(len(self)))
-        other._features = Memory(0)
+        other._features = memory_for_features(room)
         return other
 
     def read_patches(self, name: str) -> Patches:
@@ -254,7 +255,6 @@ class TridentWSIDataset(Dataset):
         return features, (coords, slide.step_level0)
 
     def _build_bag(self, name: str) -> TensorDict:
-        keys = set(self.bag_keys)
         with torch.inference_mode(False):  # what is kept may be trained on later
             X, corners = self._rows(name)
             if len(X) == 0:
@@ -263,11 +263,11 @@ class TridentWSIDataset(Dataset):
                     " Leave the slide out of the split."
                 )
             bag = {"X": X if X.dtype == torch.float32 else off_heap(X, torch.float32)}
-            if "coords" in keys:
+            if "coords" in self.bag_keys:
                 bag["coords"] = self._memory.get("coords", name, lambda: torch.from_numpy(grid_cells(*corners)))
-            if "adj" in keys:
+            if "adj" in self.bag_keys:
                 bag["adj"] = self._memory.get("adj", name, lambda: self._adjacency(grid_places(*corners), X.numpy()))
-            if "y_inst" in keys:
+            if "y_inst" in self.bag_keys:
                 p = self.patch_labels_path / f"{name}.h5"
                 bag["y_inst"] = self._memory.get("y_inst", name, lambda: torch.from_numpy(read_patch_labels(p, len(X))))
             bag["Y"] = torch.tensor(float(self._label[name]))
@@ -278,8 +278,7 @@ class TridentWSIDataset(Dataset):
         if self.store is not None:  # it is mapped: the system keeps what there is room for
             features, corners = self._read_store(self.store, name)
             return torch.from_numpy(features), corners
-        kept = self._features.find("rows", name)
-        if kept is not None:
+        if kept := self._features.find("rows", name):
             X, coords, step = kept
             return X, (coords.numpy(), int(step))
         needed = bool({"coords", "adj", "y_inst"} & set(self.bag_keys)) or self.patch_size is not None

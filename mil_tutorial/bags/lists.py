@@ -70,7 +70,7 @@ def bags_in_memory(
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError):  # AssertionError: a PyTorch without CUDA
         raise ParameterError("device", device, "a device that PyTorch can use here, such as 'cpu'") from None
-    source = dataset.without_memory() if hasattr(dataset, "without_memory") else dataset
+    source = dataset.with_memory(0) if hasattr(dataset, "with_memory") else dataset
     bags = tqdm(source, desc="Loading bags", unit="bag", total=len(dataset), disable=not progress)
     return ListOfBags([_thinned(bag, patches).to(device) for bag in bags], dataset.get_bag_names())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from threading import Lock
 from weakref import WeakSet
 
@@ -11,20 +12,34 @@ import numpy as np
 import psutil
 import torch
 
-from mil_tutorial.errors import Found, ParameterError, require
+from mil_tutorial.errors import Found, ParameterError, require, require_integer
 from mil_tutorial.hdf5 import new_array
 
 KEEP = 256 * 2**20  # bytes of adjacency and patch labels that a dataset may remember
 
-FEATURES = 512 * 2**20  # bytes of features that all datasets together may remember, if it is no more than this part of
-PART = 1 / 8  # the free memory
+WHOLE = 2**30  # bytes of a set of features that stays in memory whole
+SOME = 256 * 2**20  # bytes kept of a larger set: most of its bags are read each time anyway, while the model works
+PART = 1 / 8  # of the free memory, at most, in both cases
 
 Tensors = tuple[torch.Tensor, ...]
 
 
-def memory_for_features() -> Memory:
-    """What a dataset remembers of its features. All of these share one room: a test set takes none that is not free."""
-    memory = Memory(min(FEATURES, int(psutil.virtual_memory().available * PART)), _of_features)
+def room_for(files: Iterable[Path]) -> int:
+    """Bytes to keep of the features in these files."""
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    return WHOLE if size <= WHOLE else SOME
+
+
+def memory_for_features(room: int) -> Memory:
+    """What a dataset remembers of its features, `room` bytes at most, and never more than a part of the free memory.
+
+    All of these share one room: a test set takes none that is not free.
+
+    Raises:
+        ParameterError: not a whole number of at least 0.
+    """
+    require_integer("room", room, low=0)
+    memory = Memory(min(room, int(psutil.virtual_memory().available * PART)), _of_features)
     with _lock:
         _of_features.add(memory)
     return memory
@@ -65,8 +80,7 @@ class Memory:
 
     def get(self, key: str, name: str, build: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The tensor `key` of slide `name`, built if it is not here."""
-        found = self.find(key, name)
-        if found is not None:
+        if found := self.find(key, name):
             return found[0]
         tensor = build()
         self.keep(key, name, tensor)

@@ -14,6 +14,7 @@ Source: the running softmax is that of Milakov and Gimelshein, arXiv:1805.02867.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -103,6 +104,8 @@ def bags_of(batch: TensorDict) -> list[Tensor] | None:
         return list(X)
     mask = batch["mask"].bool()
     sizes = mask.sum(1).tolist()
+    if min(sizes) == X.shape[1]:
+        return list(X)
     if min(sizes) == 0 or bool((mask[:, 1:] > mask[:, :-1]).any()):
         return None
     return [x[:n] for x, n in zip(X, sizes, strict=True)]
@@ -149,7 +152,7 @@ class _Pooling(torch.autograd.Function):
         hidden = workers.take(row, len(V))
         gates = None if U is None else workers.take(row, len(V))
 
-        def compute(block: Block) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def compute(block: Block) -> tuple[Tensor, float, float, Tensor]:
             X, place = bags[block.bag][block.start : block.end], block.place
             # tanh(a) = 2 sigmoid(2 a) - 1, in a third of the time
             u = torch.addmm(b, X, V.t(), alpha=2, beta=2, out=hidden[place]).sigmoid_().mul_(2).sub_(1)  # (n, L)
@@ -158,11 +161,11 @@ class _Pooling(torch.autograd.Function):
             f = u @ w[0]  # (n,)
             top = f.max()
             e = f.sub_(top).exp_()
-            return e, top, e.sum(), e @ X
+            return e, top.item(), e.sum().item(), e @ X
 
         parts = workers.map(compute, [(block,) for block in blocks])
         weights, tops, sums, z = zip(*parts, strict=True)
-        scale, Z = _join(torch.tensor([block.bag for block in blocks]), len(bags), *map(torch.stack, (tops, sums, z)))
+        scale, Z = _join([block.bag for block in blocks], tops, sums, z)
         if train:
             ctx.workers, ctx.bags, ctx.blocks = workers, bags, blocks
             ctx.hidden, ctx.gates, ctx.weights, ctx.scale = hidden, gates, weights, scale
@@ -175,7 +178,7 @@ class _Pooling(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dZ):  # type: ignore[no-untyped-def]
         V, w, U, Z = ctx.saved_tensors
-        shift, scale = (dZ * Z).sum(1).tolist(), ctx.scale.tolist()
+        shift, scale = (dZ * Z).sum(1).tolist(), ctx.scale
 
         def compute(k: int, block: Block) -> tuple[Tensor, ...]:
             X, h = ctx.bags[block.bag][block.start : block.end], ctx.hidden[block.place]
@@ -202,10 +205,19 @@ class _Pooling(torch.autograd.Function):
         return None, None, None, rest[0], rest[1], dw[None], *gate
 
 
-def _join(bag: Tensor, B: int, tops: Tensor, sums: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of blocks -> what a block's weights must be multiplied with, (blocks,), and the pooled bags, (B, D)."""
-    top = torch.full((B,), -torch.inf).scatter_reduce_(0, bag, tops, "amax")
-    factor = (tops - top[bag]).exp_()
-    total = torch.zeros(B).index_add_(0, bag, sums * factor)
-    scale = factor / total[bag]
-    return scale, torch.zeros(B, z.shape[1]).index_add_(0, bag, z * scale[:, None])
+def _join(
+    bag: Sequence[int], tops: Sequence[float], sums: Sequence[float], z: Sequence[Tensor]
+) -> tuple[list[float], Tensor]:
+    """Sums of blocks -> what each block's weights must be multiplied with, and the pooled bags, (B, D)."""
+    B = bag[-1] + 1  # each bag has a block, and they come in the order of the bags
+    top, total = [-math.inf] * B, [0.0] * B
+    for i, t in zip(bag, tops, strict=True):
+        top[i] = max(top[i], t)
+    scale = [math.exp(t - top[i]) for i, t in zip(bag, tops, strict=True)]
+    for i, s, part in zip(bag, scale, sums, strict=True):
+        total[i] += s * part
+    scale = [s / total[i] for i, s in zip(bag, scale, strict=True)]
+    Z = torch.zeros(B, len(z[0]))
+    for i, s, row in zip(bag, scale, z, strict=True):
+        Z[i].add_(row, alpha=s)
+    return scale, Z

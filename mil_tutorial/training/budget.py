@@ -16,6 +16,7 @@ from typing import TypeVar
 from mil_tutorial.errors import require_integer
 
 LARGE = 10**8  # bytes of the training features; a lesson takes less of more
+MEMORY = 2**28  # bytes of large bags' features that a lesson keeps, so that it runs in 2 GB; others are read each time
 
 Item = TypeVar("Item")
 

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from mil_tutorial.devices import pick_device
+from mil_tutorial.devices import give_back_memory, pick_device
 from mil_tutorial.errors import require, require_integer, require_number
 from mil_tutorial.training.ahead import batches_of
 from mil_tutorial.training.checkpoint import History, TrainState, describe, order_generators
@@ -163,8 +163,7 @@ def fit(
     model.to(place)
     if optimizer is None:
         fused = place.type in ("cpu", "cuda")  # one pass over the weights in place of a dozen
-        decay = choices.weight_decay
-        optimizer = torch.optim.AdamW(model.parameters(), lr=choices.lr, weight_decay=decay, fused=fused)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=choices.lr, weight_decay=choices.weight_decay, fused=fused)
     scheduler = choices.scheduler(optimizer)
     settings = {**choices.settings(dtype), **describe(optimizer, scheduler, train)}
     folder = None if checkpoint is None else Path(checkpoint)
@@ -172,6 +171,7 @@ def fit(
     if resume:
         state.load()
     _run(state, choices, train, val, dtype, logger, progress)
+    give_back_memory()
     return state.finish()
 
 
@@ -223,7 +223,7 @@ def _train_epoch(
                 if not np.isfinite(value):
                     raise explain_nan(step, train)
                 if i % accumulate == 0:
-                    optimizer.zero_grad(set_to_none=True)
+                    step.model.zero_grad()
                 group = min(accumulate, batches - i // accumulate * accumulate)  # the last group may be smaller
                 (loss / group if group > 1 else loss).backward()
                 if (i + 1) % accumulate == 0 or i + 1 == batches:

@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader, SequentialSampler
 
-from mil_tutorial.devices import pick_device
+from mil_tutorial.devices import give_back_memory, pick_device
 from mil_tutorial.errors import Found, require
 from mil_tutorial.training.ahead import batches_of
 from mil_tutorial.training.checks import bag_names, check_loader, check_width, explain_nan
@@ -77,6 +77,7 @@ def predict(
             attention += [a.cpu().numpy() for a in raw]
             probabilities.append(torch.sigmoid(logits).cpu())
             labels.append(batch["Y"].cpu())
+    give_back_memory()
     Y, prob = torch.cat(labels).numpy().astype(np.int64), torch.cat(probabilities).numpy()
     return Predictions(names, Y, prob, attention)
 

@@ -143,8 +143,10 @@ class Step:
         good = isinstance(batch, TensorDict) and {"X", "Y"} <= set(batch.keys()) and batch["Y"].ndim == 1
         expected = "batches that `collate_fn` makes from bags with the keys X and Y"
         require(good, loader, Found(f"batches of another kind: {type(batch).__name__}"), expected)
-        batch = batch.to(self.device, non_blocking=True)
+        if any(value.device != self.device for value in batch.values()):
+            batch = batch.to(self.device, non_blocking=True)
         if self.dtype != torch.float32:
+            batch = batch.copy()  # the loader's own stays as it is
             batch["X"] = batch["X"].to(self.dtype)
         return batch
 
@@ -182,7 +184,8 @@ class Step:
             require(BCE in losses, "pos_weight", known, f"a loss called {BCE}")
             weighted = binary_cross_entropy_with_logits(logits.float(), batch["Y"], pos_weight=self.pos_weight)
             losses = {**losses, BCE: weighted}
-        return logits.float(), torch.stack(list(losses.values())).sum()
+        values = list(losses.values())
+        return logits.float(), values[0] if len(values) == 1 else torch.stack(values).sum()
 
     def scores(self, batch: TensorDict) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Logits (B,), and raw attention of the patches of each bag, (n,) each.

@@ -570,7 +570,7 @@ answer_quiz(2, "")  # your five letters between the quotes: they are remembered 
 # **Next:** notebook 3 builds a model that decides by itself which patches of a bag to look at.
 
 # %% tags=["result"]
-largest = max(len(train_set[i]["X"]) for i in range(len(train_set)))
+largest = max(len(train_set.read_patches(name).coords) for name in train_set.get_bag_names())
 print(
     f"Key result: {len(train_set)} training and {len(val_set)} validation bags of up to {largest} patches x {D} features"
 )

@@ -128,9 +128,13 @@ def test_bags_that_fit_are_read_once_and_others_each_time(tree, monkeypatch):
         _ = [whole[i] for i in range(len(whole))]
     assert sorted(read) == whole.get_bag_names() and not whole.reads_files
 
-    monkeypatch.setattr("mil_tutorial.bags.memory.FEATURES", first.nbytes + 8)
+    monkeypatch.setattr("mil_tutorial.bags.memory.SOME", first.nbytes + 8)
+    size = sum(file.stat().st_size for file in whole.features_path.glob("*.h5"))
+    for room, keeps_all in ((size, True), (size - 1, False)):
+        monkeypatch.setattr("mil_tutorial.bags.memory.WHOLE", room)
+        whole = dataset_of(tree, bag_keys=["X", "Y"])
+        assert whole._features.room == (room if keeps_all else first.nbytes + 8)
     read.clear()
-    whole = dataset_of(tree, bag_keys=["X", "Y"])
     for _ in range(2):
         _ = [whole[i] for i in range(len(whole))]
     assert read.count(whole.get_bag_names()[0]) == 1 and len(read) > len(whole) and whole.reads_files
@@ -140,7 +144,8 @@ def test_bags_that_fit_are_read_once_and_others_each_time(tree, monkeypatch):
 def test_all_datasets_share_one_room_and_give_it_back(tree, monkeypatch):
     first = dataset_of(tree, bag_keys=["X", "Y"])
     size = first[0]["X"].nbytes
-    monkeypatch.setattr("mil_tutorial.bags.memory.FEATURES", size + first[1]["X"].nbytes + 64)
+    for name in ("WHOLE", "SOME"):
+        monkeypatch.setattr(f"mil_tutorial.bags.memory.{name}", size + first[1]["X"].nbytes + 64)
     del first
     one, two = (dataset_of(tree, bag_keys=["X", "Y"]) for _ in range(2))
     assert not one._features.bytes and not two._features.bytes
@@ -153,9 +158,13 @@ def test_all_datasets_share_one_room_and_give_it_back(tree, monkeypatch):
 
 def test_a_dataset_without_memory_reads_each_time(tree):
     whole = dataset_of(tree, bag_keys=["X", "Y"])
-    other = whole.without_memory()
+    other, some = whole.with_memory(0), whole.with_memory(whole[0]["X"].nbytes + 64)
     assert torch.equal(other[0]["X"], whole[0]["X"])
     assert other._features.bytes == 0 < whole._features.bytes
+    with pytest.raises(ParameterError, match="room: found -1"):
+        whole.with_memory(-1)
+    del whole
+    assert [some[i]["X"] is some[i]["X"] for i in (0, 1)] == [True, False]
 
 
 def test_workers_of_a_loader_keep_no_features_of_their_own(tree):

@@ -3,6 +3,7 @@
 import pytest
 
 from mil_tutorial import Budget, ParameterError, open_data
+from mil_tutorial.training.budget import MEMORY
 
 
 def test_small_bags_are_taken_whole():
@@ -25,3 +26,10 @@ def test_large_bags_get_less_and_never_nothing(monkeypatch):
 def test_nothing_is_no_amount(call):
     with pytest.raises(ParameterError, match="found 0, expected"):
         call(0)
+
+
+def test_bags_of_real_size_leave_memory_to_the_lesson(monkeypatch):
+    assert open_data().bags("train")._features.room > MEMORY
+    monkeypatch.setattr("mil_tutorial.data.LARGE", 0)
+    bags = open_data().bags("train")
+    assert bags._features.room == MEMORY and bags[0]["X"].shape == open_data().bags("train")[0]["X"].shape
