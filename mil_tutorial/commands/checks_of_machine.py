@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -243,6 +244,8 @@ def start_kernel() -> Future[str]:
             manager.shutdown_kernel(now=True)
         return "".join(heard).strip()
 
+    with suppress(ImportError):  # whole, before the thread loads it: matplotlib looks into what is there of it
+        import IPython  # noqa: F401
     pool = ThreadPoolExecutor(1)
     future = pool.submit(ask)
     pool.shutdown(wait=False)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from concurrent.futures import Future
 from importlib import metadata
@@ -38,6 +40,18 @@ def test_a_machine_that_runs_the_tests_is_ready(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "This laptop is ready" in out and ": ready | Python" in out and "BAD" not in out
     assert [name for name, _ in checks.CHECKS if f"  {name} " not in out] == []
+
+
+def test_ipython_is_loaded_whole_before_the_kernels_thread_begins():
+    code = """
+import sys
+from mil_tutorial.commands import checks_of_machine as checks
+
+assert "IPython" not in sys.modules
+checks.ThreadPoolExecutor = lambda n: sys.exit(0 if hasattr(sys.modules["IPython"], "version_info") else 1)
+checks.start_kernel()
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_one_fault_makes_it_not_ready_and_the_other_checks_run(capsys, monkeypatch):
