@@ -108,6 +108,14 @@ def test_it_runs_in_the_memory_that_is_promised(executed, stem):
 
 @pytest.mark.notebooks
 @pytest.mark.parametrize("stem", STEMS)
+def test_one_process_executes_it(request, stem):
+    """pytest-xdist notes the group of a test behind its name, or forgets it without a word beside some pytests."""
+    if getattr(request.config.option, "loadgroup", False):
+        assert request.node.nodeid.endswith(f"@{stem}"), "several processes execute this notebook"
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("stem", STEMS)
 def test_stubs_fail_their_checks_with_a_hint_and_solutions_pass(executed, stem):
     """In one run: a check cell stands between stub and solution, and the solution asserts the check's "Right."."""
     run, notebook = executed(stem)
