@@ -18,7 +18,8 @@ from distributed import Client, LocalCluster
 from mil_tutorial import open_data
 from mil_tutorial.commands.engine import run_tasks
 from mil_tutorial.commands.prepare import prepare_on_worker, shared_encoder
-from mil_tutorial.devices import keep_freed_memory, threads
+from mil_tutorial.devices import threads
+from mil_tutorial.process import keep_freed_memory
 from mil_tutorial.slides.options import PrepareOptions
 from mil_tutorial.slides.prepare import BATCH
 

@@ -36,8 +36,8 @@ from mil_tutorial import (
     trident,
 )
 from mil_tutorial.commands.check import check_root
-from mil_tutorial.devices import keep_freed_memory
 from mil_tutorial.fixture.plan import ROSTER
+from mil_tutorial.process import keep_freed_memory
 from mil_tutorial.slides.coordinates import find_patches
 from mil_tutorial.slides.prepare import BATCH, encode_patches, patch_batches
 from mil_tutorial.slides.reading import slide_mpp
@@ -168,7 +168,7 @@ def preparation(folder: Path, n: int) -> None:
 
 ENCODE = """
 import sys, time, numpy, torch
-from mil_tutorial.devices import keep_freed_memory
+from mil_tutorial.process import keep_freed_memory
 from mil_tutorial.slides.encoders import load_encoder
 keep, batch, threads = map(int, sys.argv[1:])
 if keep:

@@ -1,13 +1,7 @@
-"""What a computation runs on: the device, how many threads, and how freed memory is treated.
-
-The library leaves the process as it finds it: `threads` restores what it sets. Only commands, which own their
-process, call `keep_freed_memory`.
-"""
+"""What a computation runs on: the device, and how many threads. `threads` restores what it sets."""
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -62,33 +56,3 @@ def threads(n: int) -> Iterator[None]:
     finally:
         if n != before:
             torch.set_num_threads(before)
-
-
-def keep_freed_memory() -> None:
-    """Let the C library of Linux keep the memory of one batch for the next, up to 256 MB in all.
-
-    By default it gives it back. That costs more than it seems: the kernel clears every page that is taken again. On
-    two cores this was a third of the time of the embedded encoder, and two thirds on a Dask worker, which asks for
-    giving back early. The setting is of the whole process, so only commands make it. Other systems have another C
-    library, and nothing is done.
-
-    Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
-    """
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        mallopt = ctypes.CDLL(None).mallopt
-        trim, mmap = -1, -3  # their numbers in malloc.h
-        mallopt(mmap, 1 << 26)
-        mallopt(trim, 1 << 28)
-
-
-def give_back_memory() -> None:
-    """Give memory that is free inside this process back to the system, as training does when it is done.
-
-    Blocks of up to 32 MB come from the C library's heap, and what lies between those that are in use stays with the
-    process: half a gigabyte after some rounds on bags of real size. Giving it back takes a hundredth of a second. Other
-    systems than Linux have another C library, and nothing is done.
-
-    Source: malloc_trim(3).
-    """
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
-        ctypes.CDLL(None).malloc_trim(0)

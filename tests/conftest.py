@@ -1,5 +1,7 @@
 """Shared by all tests: the synthetic data root, its slides, executed notebooks, and real files where there are some."""
 
+import atexit
+import gc
 import os
 from pathlib import Path
 
@@ -28,6 +30,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(stem))
         if item.get_closest_marker("heavy") or item.get_closest_marker("notebooks"):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """What the tests have loaded stays: Python need not go through it again and again for garbage."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.freeze)
 
 
 @pytest.fixture(scope="session")

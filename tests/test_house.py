@@ -21,7 +21,7 @@ SETS_THREADS = {
     "commands.processes": "a worker process owns itself",
 }
 SETS_ENVIRONMENT = {"commands.main": "the process of the command"}
-SETS_ALLOCATOR = {"devices": "only commands call it"}
+SETS_ALLOCATOR = {"process": "only commands call it"}
 LOADS_BY_NAME = {
     "commands.main": "a command is loaded when it is named",
     "exercises.checks": "a module for each notebook",

@@ -20,7 +20,20 @@ from source import Function, Module
 
 ROOT = Path(__file__).resolve().parent.parent
 # The rooms from the ground up: each imports only from those before it. A new module at the top needs a place here.
-GROUND = ["errors", "files", "remote", "geometry", "style", "sliders", "devices", "tables", "chunks", "hdf5", "trident"]
+GROUND = [
+    "errors",
+    "files",
+    "remote",
+    "geometry",
+    "style",
+    "sliders",
+    "devices",
+    "process",
+    "tables",
+    "chunks",
+    "hdf5",
+    "trident",
+]
 STEPS = ["slides", "bags", "models", "training", "evaluation", "localization"]
 ROOMS = [*GROUND, *STEPS, "asking", "sources", "fixture", "data", "exercises", "commands", "__main__"]
 

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 KEY_RESULT = "Key result:"  # a notebook prints one line that begins so
 COLOURS = re.compile(r"\x1b\[[\d;]*m")  # of a terminal; IPython's tracebacks have them
 
-# On Linux not by `getrusage`: a process begins with the peak of the one that started it.
+# On Linux not by `getrusage`: a process begins with the peak of the one that started it. The kernel has done its work:
+# without `freeze` it would look for garbage among all of PyTorch before it ends, for two to three seconds.
 _PEAK = """
-import sys as _sys
+import gc as _gc, sys as _sys
+_gc.freeze()
 if _sys.platform == "win32":
     import psutil as _p; print(_p.Process().memory_info().peak_wset)
 elif _sys.platform == "linux":

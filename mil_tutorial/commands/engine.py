@@ -137,7 +137,7 @@ def set_up_worker() -> None:
     """Keep freed memory in a process that Dask started to be a worker; a user's own process is not ours to change."""
     from distributed import get_worker
 
-    from mil_tutorial.devices import keep_freed_memory
+    from mil_tutorial.process import keep_freed_memory
 
     if get_worker().nanny or Path(sys.argv[0]).name in ("dask", "dask-worker", "dask_worker.py"):
         keep_freed_memory()

@@ -15,6 +15,7 @@ from keyword import iskeyword
 
 from mil_tutorial import __version__
 from mil_tutorial.errors import DataError, ParameterError
+from mil_tutorial.process import collector_at_rest, keep_freed_memory
 
 COMMANDS = {
     "doctor": "Say whether this machine is ready for the course. Exit code 1 if it is not.",
@@ -62,6 +63,12 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def _named(argv: Sequence[str]) -> str:
+    """The command that a command line names, or ""."""
+    first = next((a for a in argv if not a.startswith("-")), "")
+    return first if first in COMMANDS else ""
+
+
 def _in_flags(error: ParameterError, args: argparse.Namespace) -> str:
     """The library names a parameter, the command line its flag."""
     if not hasattr(args, error.parameter):
@@ -72,8 +79,7 @@ def _in_flags(error: ParameterError, args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Exit code 0: done; 1: done, with bad news; 2: something to correct, said in one message."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    named = next((a for a in argv if not a.startswith("-")), None)
-    args = build_parser(named if named in COMMANDS else "").parse_args(argv)
+    args = build_parser(_named(argv)).parse_args(argv)
     try:
         return args.run(args)
     except (DataError, ParameterError) as error:
@@ -95,13 +101,12 @@ def program() -> None:
 
     PyTorch's waiting threads spin by default. Beside one other busy program on two cores that made an epoch 26 times
     slower (7.8 s against 0.3 s); asleep they cost nothing. It must be set before torch loads; kernels that the process
-    starts inherit it. Freed memory is kept for the next batch, see `devices.keep_freed_memory`.
+    starts inherit it. Freed memory is kept for the next batch, and what a command loads is no garbage.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if "doctor" not in sys.argv[1:2]:  # it must run where torch is missing or broken
-        from mil_tutorial.devices import keep_freed_memory
-
-        keep_freed_memory()
+    keep_freed_memory()
+    with collector_at_rest():
+        build_parser(_named(sys.argv[1:]))
     sys.exit(main())
 
 

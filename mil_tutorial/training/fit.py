@@ -16,8 +16,9 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from mil_tutorial.devices import give_back_memory, pick_device
+from mil_tutorial.devices import pick_device
 from mil_tutorial.errors import require, require_integer, require_number
+from mil_tutorial.process import give_back_memory
 from mil_tutorial.training.ahead import batches_of
 from mil_tutorial.training.checkpoint import History, TrainState, describe, order_generators
 from mil_tutorial.training.checks import check_helpers, check_training, explain_nan

@@ -307,6 +307,8 @@ FEW = SEEDS[: 1 if data.budget.large else 3]
 several_seeds("mean pooling", MeanPool, FEW)
 several_seeds("log-sum-exp", LSEPool, FEW)
 several_seeds("max pooling", MaxPool, FEW)
+
+# %%
 several_seeds("ABMIL", ABMIL, SEEDS)
 
 # %%

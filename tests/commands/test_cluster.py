@@ -232,7 +232,7 @@ def refused():
 @pytest.mark.parametrize("before", [1, 2, 3])
 def test_a_users_own_process_stays_as_it_is(own_process, monkeypatch, before):
     kept = []
-    monkeypatch.setattr("mil_tutorial.devices.keep_freed_memory", lambda: kept.append("memory"))
+    monkeypatch.setattr("mil_tutorial.process.keep_freed_memory", lambda: kept.append("memory"))
     engine.set_up_worker.cache_clear()
     with threads(before):
         tasks = {f"{i}": () for i in range(4)}
@@ -250,7 +250,7 @@ def test_a_worker_process_of_dasks_keeps_freed_memory(nanny, monkeypatch, tmp_pa
     monkeypatch.setattr("distributed.get_worker", lambda: asked)
     monkeypatch.setattr(sys, "argv", ["train.py" if nanny else "/usr/bin/dask", "worker"])
     kept = []
-    monkeypatch.setattr("mil_tutorial.devices.keep_freed_memory", lambda: kept.append("memory"))
+    monkeypatch.setattr("mil_tutorial.process.keep_freed_memory", lambda: kept.append("memory"))
     engine.set_up_worker.cache_clear()
     engine.set_up_worker()
     engine.set_up_worker()

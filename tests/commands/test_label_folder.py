@@ -7,7 +7,7 @@ from small import RUN
 from mil_tutorial import DataError, ParameterError
 from mil_tutorial.commands.labels import label_folder
 from mil_tutorial.commands.main import main
-from mil_tutorial.fixture.anatomy import draw_anatomy
+from mil_tutorial.fixture.anatomy import draw_outlines
 from mil_tutorial.fixture.plan import plan_slide
 from mil_tutorial.fixture.write import render, write_mask
 from mil_tutorial.trident import read_patch_labels
@@ -18,7 +18,7 @@ TUMOR = ("tumor_001", "tumor_002", "test_005")
 def draw_mask(name, folder):
     """The mask of one slide of the fixture, in a folder of its own."""
     plan = plan_slide(name)
-    write_mask(plan, draw_anatomy(plan), folder / f"{name}_mask.tif")
+    write_mask(plan, *draw_outlines(plan), folder / f"{name}_mask.tif")
 
 
 @pytest.fixture

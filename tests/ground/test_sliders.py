@@ -62,3 +62,19 @@ def test_pictures_that_are_too_heavy_are_refused(monkeypatch):
     monkeypatch.setattr(sliders, "LARGEST", 1000)
     with pytest.raises(ParameterError, match=r"^figures: found .* MB of pictures, expected at most 1 MB"):
         show_slider(draw(), [1, 2, 3], name="k")
+
+
+@pytest.mark.parametrize("n_axes", [1, 2])
+def test_nothing_jumps_from_picture_to_picture(monkeypatch, n_axes):
+    """Axes with longer labels would else be laid out smaller. A picture with other axes than the first has its own."""
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: None)
+    figures = []
+    for i, n in enumerate((1, 1, n_axes)):
+        figure, grid = plt.subplots(1, n, figsize=(4, 2), squeeze=False, layout="constrained")
+        grid[0, 0].plot([0, 10**i])
+        grid[0, 0].set_yticks([0, 10**i], ["0", "1" + "0" * i])
+        figures.append(figure)
+    show_slider(figures, [1, 2, 3], name="k")
+    places = [tuple(figure.axes[0].get_position(original=True).bounds) for figure in figures]
+    assert places[1] == places[0] != (0.125, 0.11, 0.775, 0.77), "as the first, which was laid out"
+    assert (places[2] == places[0]) == (n_axes == 1)
