@@ -16,6 +16,8 @@ for _name in ("no_proxy", "NO_PROXY"):  # servers of tests are on this machine
     os.environ[_name] = f"{os.environ.get(_name, '')},127.0.0.1".strip(",")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as the command does: tests run beside others
 
+gc.disable()  # until the tests are loaded
+
 collect_ignore = ["faults/fuzz.py", "faults/matrix.py"]  # programs for Linux, and no examples in their docstrings
 
 TUMOR = "tumor_003"
@@ -34,8 +36,8 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     """What the tests have loaded stays: Python need not go through it again and again for garbage."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
     atexit.register(gc.freeze)
 
 

@@ -48,6 +48,7 @@ class House:
     def __init__(self, package: Path = ROOT / "mil_tutorial") -> None:
         self.package = package
         self.modules: dict[str, Module] = {}
+        self._imports: dict[str, dict[str, int]] = {}  # by module, once asked for
         for path in sorted(package.rglob("*.py")):
             parts = path.relative_to(package).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -83,12 +84,13 @@ class House:
 
     def imports(self, module: Module) -> dict[str, int]:
         """Modules of the package that a module imports, also inside functions, and the line of each."""
-        found: dict[str, int] = {}
-        for node in ast.walk(module.tree):
-            for target in self.targets(node, module):
-                if target != module.name:
-                    found.setdefault(target, getattr(node, "lineno", 0))
-        return found
+        if module.name not in self._imports:
+            found = self._imports[module.name] = dict[str, int]()
+            for node in ast.walk(module.tree):
+                for target in self.targets(node, module):
+                    if target != module.name:
+                        found.setdefault(target, getattr(node, "lineno", 0))
+        return self._imports[module.name]
 
     def arrows(self) -> set[tuple[str, str]]:
         """Pairs of rooms: the first imports from the second."""

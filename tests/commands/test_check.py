@@ -14,7 +14,6 @@ from mil_tutorial.commands.check import check_root, format_report
 from mil_tutorial.commands.main import main
 from mil_tutorial.commands.record import Record
 from mil_tutorial.fixture.plan import TEST, TRAIN
-from mil_tutorial.fixture.write import render
 
 FOLDER = f"{RUN}/features_efficientnet_lite0"
 FEATURES, OTHER_FEATURES = f"{FOLDER}/normal_001.h5", f"{FOLDER}/tumor_002.h5"
@@ -24,10 +23,13 @@ SLIDE, MASK, ANNOTATION = "images/tumor_001.tif", "masks/tumor_001_mask.tif", "a
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
+def images(data, tmp_path_factory):
     """Slide, mask and annotation of one tumour slide."""
     folder = tmp_path_factory.mktemp("images")
-    render("tumor_001", folder)
+    for of_data in (data.slide_path, data.mask_path, data.annotation_path):
+        drawn = of_data("tumor_001")
+        (folder / drawn.parent.name).mkdir()
+        shutil.copy(drawn, folder / drawn.parent.name)
     return folder
 
 

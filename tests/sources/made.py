@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+import zlib
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
+import imagecodecs
 import numpy as np
 import tifffile
+from remote.philips import TILE, tiles_of
 
 AEM = "datasets/dazhangyu123/AEM-dataset/CAMELYON16/patch_feats_pretrain_medical_ssl.h5"
 TORCHMIL = "datasets/torchmil/Camelyon16_MIL/dataset/patches_512"
@@ -65,17 +69,27 @@ def fraction(name: str, coords: np.ndarray) -> np.ndarray:
     return np.clip(w, 0, None) * np.clip(h, 0, None) / SIDE**2
 
 
-def write_tiff(path: Path, pixels: np.ndarray, **kind: object) -> None:
+@lru_cache(256)
+def coded(tile: bytes, compression: str) -> bytes:
+    """A tile compressed: once, as most tiles of these slides are alike."""
+    return zlib.compress(tile) if compression == "zlib" else imagecodecs.lzw_encode(tile)
+
+
+def write_tiff(path: Path, pixels: np.ndarray, *, compression: str) -> None:
+    """Three levels in tiles of 512, which the sides are multiples of."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         for level in range(3):
+            part = pixels[:: 2**level, :: 2**level]
             file.write(
-                pixels[:: 2**level, :: 2**level],
-                tile=(512, 512),
+                (coded(tile.tobytes(), compression) for tile in tiles_of(part)),
+                shape=part.shape,
+                dtype=np.uint8,
+                tile=(TILE, TILE),
                 photometric="minisblack",
                 metadata=None,
                 subfiletype=int(level > 0),
-                **kind,
+                compression=compression,
             )
 
 
