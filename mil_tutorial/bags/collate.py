@@ -77,9 +77,8 @@ def collate_fn(bags: Sequence[TensorDict]) -> TensorDict:
     tensor([[ True,  True, False],
             [ True,  True,  True]])
     """
-    sizes = _sizes(bags)
+    sizes, batch = _sizes(bags), {}
     B, N = len(bags), max(sizes)
-    batch = {}
     for key in bags[0].keys():
         values = [bag[key] for bag in bags]
         if values[0].is_sparse:
@@ -101,6 +100,8 @@ def collate_fn(bags: Sequence[TensorDict]) -> TensorDict:
 def _stack_sparse(matrices: Sequence[torch.Tensor], size: int) -> torch.Tensor:
     """Sparse (n, n) matrices -> sparse (B, size, size)."""
     parts = [m.coalesce() for m in matrices]
+    if len(parts) == 1:
+        return parts[0].unsqueeze(0)  # its values are not copied
     number = torch.cat([torch.full_like(p.indices()[0], i) for i, p in enumerate(parts)])
     index = torch.cat([number[None], torch.cat([p.indices() for p in parts], 1)])
     values = torch.cat([p.values() for p in parts])

@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 
 from mil_tutorial.models import ABMIL
 
-ROWS = 1024  # patches of a block at most: their hidden layer (512 KB) stays in the cache between products
+ROWS = 1536  # patches of a block at most: their hidden layer (768 KB) stays in the cache between products
 
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -185,14 +185,15 @@ class _Pooling(torch.autograd.Function):
             # The softmax's gradient: weight times (what the patch would change, less what the bag does).
             df = (X @ dZ[block.bag]).sub_(shift[block.bag]).mul_(ctx.weights[k]).mul_(scale[k])  # (n,)
             du = torch.outer(df, w[0])  # (n, L)
+            # The gradients of V and U are (D, L) here, turned: MKL is a tenth faster at X.t() @ dV than at dV.t() @ X.
             if ctx.gates is None:
                 dV = _tanh_backward(du, h, grad_input=du)
-                return df @ h, dV.t() @ X, dV.sum(0)
+                return df @ h, X.t() @ dV, dV.sum(0)
             g = ctx.gates[block.place]
             dU, dw = du * h, df @ (h * g)
             dV = _tanh_backward(du.mul_(g), h, grad_input=du)
             dU = _sigmoid_backward(dU, g, grad_input=dU)
-            return dw, dV.t() @ X, dV.sum(0), dU.t() @ X, dU.sum(0)
+            return dw, X.t() @ dV, dV.sum(0), X.t() @ dU, dU.sum(0)
 
         parts = ctx.workers.map(compute, list(enumerate(ctx.blocks)))
         total = list(parts[0])
@@ -200,9 +201,9 @@ class _Pooling(torch.autograd.Function):
             for t, p in zip(total, part, strict=True):
                 t.add_(p)
         ctx.workers.give_back(ctx.hidden, *([] if ctx.gates is None else [ctx.gates]))
-        dw, *rest = total
-        gate = rest[2:] if U is not None else (None, None)
-        return None, None, None, rest[0], rest[1], dw[None], *gate
+        dw, *layers = total  # of V, and of U if there is one: (D, L), (L,)
+        V_and_U = [layer.t().contiguous() if layer.ndim == 2 else layer for layer in layers]
+        return None, None, None, *V_and_U[:2], dw[None], *(V_and_U[2:] or (None, None))
 
 
 def _join(
