@@ -100,8 +100,6 @@ def collate_fn(bags: Sequence[TensorDict]) -> TensorDict:
 def _stack_sparse(matrices: Sequence[torch.Tensor], size: int) -> torch.Tensor:
     """Sparse (n, n) matrices -> sparse (B, size, size)."""
     parts = [m.coalesce() for m in matrices]
-    if len(parts) == 1:
-        return parts[0].unsqueeze(0)  # its values are not copied
     number = torch.cat([torch.full_like(p.indices()[0], i) for i, p in enumerate(parts)])
     index = torch.cat([number[None], torch.cat([p.indices() for p in parts], 1)])
     values = torch.cat([p.values() for p in parts])

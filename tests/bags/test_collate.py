@@ -36,6 +36,16 @@ def test_padded_and_packed_batches(bags):
     assert torch.equal(padded["X"][padded["mask"]], packed["X"])
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_adjacency_is_stacked_in_inference_mode_too(tree, batch_size):
+    """Which is how batches are validated: tensors from before it do not take every operation there."""
+    dataset = TridentWSIDataset(tree / RUN, tree / "wsi_labels.csv", "efficientnet_lite0")
+    bags = [dataset[i] for i in range(batch_size)]
+    expected = collate_fn(bags)["adj"].to_dense()
+    with torch.inference_mode():
+        assert torch.equal(collate_fn([dataset[i] for i in range(batch_size)])["adj"].to_dense(), expected)
+
+
 def test_sparse_adjacency_is_stacked(tree):
     dataset = TridentWSIDataset(tree / RUN, tree / "wsi_labels.csv", "efficientnet_lite0")
     batch = collate_fn([dataset[0], dataset[1]])
