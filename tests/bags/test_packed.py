@@ -149,11 +149,11 @@ def test_killed_at_any_moment_it_leaves_none_or_a_whole_one(tree):
 
 
 @pytest.mark.slow
-def test_another_process_shares_it(tree):
+def test_workers_share_it(tree):
     dataset = dataset_of(tree, packed=True, bag_keys=["X", "Y"])
     dataset[0]
     assert len(pickle.dumps(dataset)) < 20_000, "a map was copied"
-    loader = DataLoader(dataset, batch_size=2, num_workers=1, collate_fn=collate_fn, multiprocessing_context="spawn")
+    loader = DataLoader(dataset, batch_size=2, num_workers=2, collate_fn=collate_fn, multiprocessing_context="spawn")
     plain = DataLoader(dataset, batch_size=2, collate_fn=collate_fn)
     for a, b in zip(loader, plain, strict=True):
         assert torch.equal(a["X"], b["X"])
