@@ -100,9 +100,11 @@ def collate_fn(bags: Sequence[TensorDict]) -> TensorDict:
 def _stack_sparse(matrices: Sequence[torch.Tensor], size: int) -> torch.Tensor:
     """Sparse (n, n) matrices -> sparse (B, size, size)."""
     parts = [m.coalesce() for m in matrices]
-    number = torch.cat([torch.full_like(p.indices()[0], i) for i, p in enumerate(parts)])
-    index = torch.cat([number[None], torch.cat([p.indices() for p in parts], 1)])
-    values = torch.cat([p.values() for p in parts])
+    index, start = parts[0].indices().new_empty(3, sum(p._nnz() for p in parts)), 0
+    for i, part in enumerate(parts):
+        place = slice(start, start := start + part._nnz())
+        index[0, place], index[1:, place] = i, part.indices()
+    values = torch.cat([p.values() for p in parts]) if len(parts) > 1 else parts[0].values()
     return torch.sparse_coo_tensor(index, values, (len(parts), size, size), is_coalesced=True, check_invariants=False)
 
 
