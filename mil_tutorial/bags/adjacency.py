@@ -104,8 +104,8 @@ def pairs_by_grid(places: np.ndarray, distance: float) -> tuple[np.ndarray, np.n
     dx, dy = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
     near = (dx**2 + dy**2 <= distance**2) & ((dx != 0) | (dy != 0))
     around = np.sort(grid.ravel()[(y * width + x)[:, None] + (dy * width + dx)[near]], axis=1)  # (n, 8)
-    real = around < n
-    return np.repeat(np.arange(n), real.sum(1)), around[real]
+    real = np.flatnonzero(around < n)
+    return real // around.shape[1], around.ravel()[real]
 
 
 def pairs_by_tree(places: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray]:
