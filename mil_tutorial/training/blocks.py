@@ -129,9 +129,7 @@ class _Pooling(torch.autograd.Function):
     def forward(ctx, workers, bags, train, V, b, w, U, c):  # type: ignore[no-untyped-def]
         bag_of, blocks = _cut(bags)
         sizes = [len(X) for X in blocks]
-        memory = [
-            workers.take(sum(sizes), len(V)) for _ in range(1 if U is None else 2)
-        ]  # tanh's side, the gate's side
+        memory = [workers.take(sum(sizes), len(V)) for _ in range(1 if U is None else 2)]  # of tanh, and of the gate
         hidden = [m[: sum(sizes)].split(sizes) for m in memory]
         # tanh(a) = 2 sigmoid(2 a) - 1, in a third of the time. Without a gate, the 1 adds the same number to all scores
         # of a bag, which the softmax takes out again.
@@ -169,10 +167,9 @@ class _Pooling(torch.autograd.Function):
             # The softmax's gradient: weight times (what the patch would change, less what the bag does).
             df = torch.addmv(shift[bag], X, dZ[bag], beta=-1).mul_(a)  # (n,)
             if g is None:
-                dw = df @ h
-                h.addcmul_(h, h, value=-1)  # the sigmoid's derivative, which w multiplies at the end
-                db = df @ h
-                return dw, h.mul_(df[:, None]).t() @ X, db
+                dw = df @ h  # before the next line writes over h
+                dV = _sigmoid_backward(df[:, None].expand_as(h), h, grad_input=h)
+                return dw, dV.t() @ X, dV.sum(0)
             du = torch.outer(df, w)  # (n, L)
             dw, dU = df @ (h * g), du * h
             dV = _tanh_backward(du.mul_(g), h, grad_input=du)
@@ -186,7 +183,7 @@ class _Pooling(torch.autograd.Function):
                 t.add_(p)
         ctx.workers.give_back(*ctx.memory)
         dw, dV, db, *gate = total
-        if not gate:  # so far of 2 w, 2 V and 2 b
+        if not gate:  # so far of 2 w, 2 V and 2 b, and without the factor w
             dw, dV, db = 2 * dw, dV.mul_(2 * w[:, None]), db.mul_(2 * w)
         return None, None, None, dV, db, dw[None], *(gate or (None, None))
 
