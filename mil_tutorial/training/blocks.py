@@ -181,6 +181,7 @@ class _Pooling(torch.autograd.Function):
         for part in others:
             for t, p in zip(total, part, strict=True):
                 t.add_(p)
+        del ctx.items  # their memory is the next step's: a second backward fails, and does not compute with it
         ctx.workers.give_back(*ctx.memory)
         dw, dV, db, *gate = total
         if not gate:  # so far of 2 w, 2 V and 2 b, and without the factor w

@@ -63,6 +63,14 @@ def test_the_bits_do_not_depend_on_the_threads(bags):
     assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_second_backward_fails_rather_than_be_wrong(bags, gated):
+    _, loss = Step(ABMIL(24, gated=gated), CPU)(collate_fn([bags[1]]))
+    loss.backward(retain_graph=True)
+    with pytest.raises(AttributeError):
+        loss.backward()
+
+
 def test_large_scores_do_not_overflow(bags):
     model, batch = ABMIL(24), collate_fn([bags[1]])
     with torch.no_grad():
