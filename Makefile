@@ -31,7 +31,7 @@ test-all: env    ## run everything that is not in a browser: kills, a cluster, d
 	$(PYTEST)
 
 test-site: site workshop ## build website and slides and test them in a real browser, JupyterLab and the launch on a bare machine too
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile tests/browser
+	$(PYTEST) --dist loadfile tests/browser
 
 test-faults: env ## disturb every command 20 times in six ways and run it again; prints the table (half an hour)
 	$(BIN)/python tests/faults/matrix.py --times 20 $(FAULT_ARGS)

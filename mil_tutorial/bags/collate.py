@@ -104,7 +104,7 @@ def _stack_sparse(matrices: Sequence[torch.Tensor], size: int) -> torch.Tensor:
     for i, part in enumerate(parts):
         place = slice(start, start := start + part._nnz())
         index[0, place], index[1:, place] = i, part.indices()
-    values = torch.cat([p.values() for p in parts]) if len(parts) > 1 else parts[0].values()
+    values = torch.cat([p.values() for p in parts])  # of one bag, too: it must not share what a dataset keeps
     return torch.sparse_coo_tensor(index, values, (len(parts), size, size), is_coalesced=True, check_invariants=False)
 
 

@@ -46,6 +46,14 @@ def test_adjacency_is_stacked_in_inference_mode_too(tree, batch_size):
         assert torch.equal(collate_fn([dataset[i] for i in range(batch_size)])["adj"].to_dense(), expected)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_batch_changed_in_place_leaves_the_kept_adjacency(tree, batch_size):
+    dataset = TridentWSIDataset(tree / RUN, tree / "wsi_labels.csv", "efficientnet_lite0")
+    kept = dataset[0]["adj"].values().clone()
+    collate_fn([dataset[i] for i in range(batch_size)])["adj"].values().zero_()
+    assert torch.equal(dataset[0]["adj"].values(), kept)
+
+
 def test_sparse_adjacency_is_stacked(tree):
     dataset = TridentWSIDataset(tree / RUN, tree / "wsi_labels.csv", "efficientnet_lite0")
     batch = collate_fn([dataset[0], dataset[1]])
