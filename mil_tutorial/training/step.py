@@ -147,7 +147,8 @@ class Step:
             batch = batch.to(self.device, non_blocking=True)
         if self.dtype != torch.float32:
             batch = batch.copy()  # the loader's own stays as it is
-            batch["X"] = batch["X"].to(self.dtype)
+            with self.threads(batch):
+                batch["X"] = batch["X"].to(self.dtype)
         return batch
 
     def _entries(self, batch: TensorDict, takes: Mapping[str, bool], method: str) -> dict[str, torch.Tensor]:
