@@ -181,6 +181,9 @@ print(f"{len(test.names)} test slides, {test.Y.sum()} with tumour")
 
 # %% [markdown]
 # One number is not enough: other test slides would give another one. The **interval** says how far it may move.
+#
+# The interval says nothing about luck in training. Another split, or other weights at the start, would give another number, too.
+# Notebook 5 of the course trains several times, and its numbers are not the one below.
 
 # %% tags=["from-05"]
 # metrics = bag_metrics(test.Y, test.prob
